@@ -1,0 +1,1 @@
+"""Files in, ragged batches out: readers of data sets and vocabularies."""
