@@ -1,0 +1,83 @@
+"""The gated recurrent unit, in both orders of reset and recurrent product."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from carousel.cells.cell import Cell, Packed
+
+
+class GRU(Cell):
+    """Gated recurrent unit, reset before the recurrent product.
+
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
+        z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
+        a_t = tanh(W_a x_t + U_a (r_t ⊙ h_{t-1}) + b_a)
+        h_t = z_t ⊙ h_{t-1} + (1 − z_t) ⊙ a_t
+
+    Cho et al. 2014, arXiv:1406.1078v3, eq. 5-8.
+
+    Notes:
+        The paper has no biases. `torch.nn.GRU` is the other order: `ResetAfterGRU`.
+
+    >>> cell = GRU(input_size=3, hidden_size=4)
+    >>> cell.step(torch.ones(2, 3), cell.initial_state(2)).h.shape
+    torch.Size([2, 4])
+    """
+
+    class State(NamedTuple):
+        h: Tensor  # (B, H)
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size)
+        self.reset, self.update, self.candidate = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
+
+    def step(self, x: Tensor, state: State) -> State:
+        r = torch.sigmoid(self.reset(x, state.h))
+        z = torch.sigmoid(self.update(x, state.h))
+        a = torch.tanh(self.candidate(x, r * state.h))
+        return self.State(z * state.h + (1 - z) * a)
+
+
+class ResetAfterGRU(Cell):
+    """Gated recurrent unit, reset after the recurrent product: that of `torch.nn.GRU` and cuDNN.
+
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
+        z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
+        a_t = tanh(W_a x_t + b_a + r_t ⊙ (U_a h_{t-1} + c_a))
+        h_t = z_t ⊙ h_{t-1} + (1 − z_t) ⊙ a_t
+
+    Cho et al. 2014, arXiv:1406.1078v1: the first version of the paper, which later ones corrected to `GRU`.
+
+    Notes:
+        The paper has no biases; c_a, a second one for the candidate, is `torch.nn.GRU`'s.
+
+    >>> cell = ResetAfterGRU(input_size=3, hidden_size=4)
+    >>> cell.step(torch.ones(2, 3), cell.initial_state(2)).h.shape
+    torch.Size([2, 4])
+    """
+
+    class State(NamedTuple):
+        h: Tensor  # (B, H)
+
+    recurrent_bias: nn.Parameter | None
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size)
+        self.reset, self.update, self.candidate = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
+        self.register_parameter("recurrent_bias", nn.Parameter(torch.empty(hidden_size)) if bias else None)
+        if self.recurrent_bias is not None:
+            nn.init.uniform_(self.recurrent_bias, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+
+    def step(self, x: Tensor, state: State) -> State:
+        r = torch.sigmoid(self.reset(x, state.h))
+        z = torch.sigmoid(self.update(x, state.h))
+        recurrent = self.candidate.hidden(state.h)
+        if self.recurrent_bias is not None:
+            recurrent = recurrent + self.recurrent_bias
+        a = torch.tanh(self.candidate.input(x) + r * recurrent)
+        return self.State(z * state.h + (1 - z) * a)

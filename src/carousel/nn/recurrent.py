@@ -1,0 +1,183 @@
+"""Any cell, in layers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carousel.cells import Cell, cell_class, from_torch, to_torch
+from carousel.errors import ConfigError
+from carousel.nn.unroll import Ragged, check_inputs, run, starting_state, steps
+
+
+class Recurrent(nn.Module):
+    """Layers of a cell, each reading the outputs of the one below; the same as the plain loop
+
+        for cell, state in zip(cells, states):
+            inputs, state = unroll(cell, inputs, state, lengths)
+            inputs = dropout(inputs)                            # between layers, not after the last
+
+    Args:
+        cell: a name in `carousel.cells.CELLS`, a `Cell` class, or ready-made cells: one, or a sequence for the layers.
+        input_size, hidden_size: I and H; ready-made cells bring their own.
+        layers: L; as many as there are ready-made cells.
+        dropout: the probability that an output between two layers is zeroed in training.
+        batch_first: inputs and outputs are (B, T, ...) rather than (T, B, ...). States are not affected.
+        cell_options: passed on to the cell.
+
+    Raises:
+        ConfigError: an option is not as above; the message says which.
+
+    The state is a tuple of one `Cell.State` per layer.
+
+    >>> import torch
+    >>> decoder = Recurrent("lstm", 3, 4, layers=2, dropout=0.5, forget_bias=2.0)
+    >>> outputs, state = decoder(torch.randn(7, 2, 3), lengths=torch.tensor([7, 4]))
+    >>> outputs.shape, len(state), state[-1].c.shape
+    (torch.Size([7, 2, 4]), 2, torch.Size([2, 4]))
+    >>> output, state = decoder.step(torch.randn(2, 3), state)
+    >>> output.shape
+    torch.Size([2, 4])
+    """
+
+    def __init__(
+        self,
+        cell: str | type[Cell] | Cell | Sequence[Cell],
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        *,
+        layers: int | None = None,
+        dropout: float = 0.0,
+        batch_first: bool = False,
+        **cell_options: Any,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ConfigError(f"dropout: not a probability (got {dropout}); 0 to 1; 0 turns it off")
+        if isinstance(cell, str):
+            cell = cell_class(cell)
+        if isinstance(cell, type):
+            cells = _build(cell, input_size, hidden_size, 1 if layers is None else layers, cell_options)
+        else:
+            cells = [cell] if isinstance(cell, Cell) else list(cell)
+            _check_ready_made(cells, input_size, hidden_size, layers, cell_options)
+        self.cells = nn.ModuleList(cells)
+        self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
+        self.dropout, self.batch_first = dropout, batch_first
+
+    def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Outputs of the last layer (T, B, H) and the state after each sequence's own last step.
+
+        Args:
+            inputs: (T, B, I), or (B, T, I) with `batch_first`.
+            state: as returned; what to start from.
+            lengths: (B,) integers from 1 to T, as in `unroll`.
+        """
+        sequence = inputs.transpose(0, 1) if self.batch_first and inputs.dim() == 3 else inputs
+        check_inputs(sequence, self.input_size)
+        ragged = None if lengths is None else Ragged.of(lengths, sequence)
+        if ragged is not None:
+            sequence = ragged.clear(sequence)
+        states: list[Any] = []
+        for cell, before in zip(self.layers(), self._split(state), strict=True):
+            if states and self.dropout:
+                sequence = F.dropout(sequence, self.dropout, self.training)
+            sequence, after = run(cell, sequence, starting_state(cell, sequence, before), ragged)
+            states.append(after)
+        return (sequence.transpose(0, 1) if self.batch_first else sequence), tuple(states)
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step, for streams and decoders: output (B, H) and the state, from x: (B, I)."""
+        if x.dim() != 2 or x.shape[1] != self.input_size:
+            raise ConfigError(f"x: wrong shape (got {tuple(x.shape)}); (B, {self.input_size}); one time step")
+        states: list[Any] = []
+        for cell, before in zip(self.layers(), self._split(state), strict=True):
+            if states and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            inputs = x.unsqueeze(0)
+            [step] = steps(cell, inputs)
+            states.append(step(starting_state(cell, inputs, before)))
+            x = states[-1][0]
+        return x, tuple(states)
+
+    def initial_state(self, batch: int) -> tuple[Any, ...]:
+        """What a sequence starts from when no state is given: one state per layer."""
+        return tuple(cell.initial_state(batch) for cell in self.layers())
+
+    def layers(self) -> list[Cell]:
+        """The cells, from the inputs up."""
+        return [cell for cell in self.cells if isinstance(cell, Cell)]
+
+    def _split(self, state: Any) -> Sequence[Any]:
+        if state is None:
+            return [None] * len(self.cells)
+        if not isinstance(state, tuple) or len(state) != len(self.cells):
+            got = len(state) if isinstance(state, tuple) else type(state).__name__
+            raise ConfigError(f"state: does not fit (got {got}); a tuple of {len(self.cells)}, one state per layer")
+        return state
+
+    @classmethod
+    def from_torch(cls, module: nn.RNNBase) -> Recurrent:
+        """The same network as a `torch.nn.RNN`, `LSTM` or `GRU`, with a copy of its weights.
+
+        >>> Recurrent.from_torch(nn.LSTM(3, 4, num_layers=2, batch_first=True)).batch_first
+        True
+        """
+        return cls(from_torch(module), dropout=module.dropout, batch_first=module.batch_first)
+
+    def to_torch(self) -> nn.RNNBase:
+        """The same network as a module of `torch.nn`, with a copy of its weights.
+
+        >>> Recurrent("gru-reset-after", 3, 4).to_torch()
+        GRU(3, 4)
+        """
+        return to_torch(self.layers(), dropout=self.dropout, batch_first=self.batch_first)
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}, batch_first={self.batch_first}"
+
+
+def _build(
+    cell: type[Cell], input_size: int | None, hidden_size: int | None, layers: int, options: dict[str, Any]
+) -> list[Cell]:
+    if input_size is None or hidden_size is None:
+        missing = "input_size" if input_size is None else "hidden_size"
+        raise ConfigError(f"{missing}: missing (got None); 1 or more; needed to make a {cell.__name__}")
+    if layers < 1:
+        raise ConfigError(f"layers: not a number of layers (got {layers}); 1 or more; 1 is the plain cell")
+    try:
+        return [cell(input_size if layer == 0 else hidden_size, hidden_size, **options) for layer in range(layers)]
+    except TypeError as error:
+        allowed = [name for name in inspect.signature(cell).parameters if name not in ("input_size", "hidden_size")]
+        raise ConfigError(f"{cell.__name__}: {error}; options are {', '.join(allowed)}; correct the name") from None
+
+
+def _check_ready_made(
+    cells: Sequence[Cell],
+    input_size: int | None,
+    hidden_size: int | None,
+    layers: int | None,
+    options: dict[str, Any],
+) -> None:
+    if not cells:
+        raise ConfigError("cell: an empty list (got []); at least one cell; give one per layer")
+    if options:
+        raise ConfigError(f"{next(iter(options))}: ready-made cells take no options; set it where the cell is made")
+    if layers not in (None, len(cells)):
+        raise ConfigError(f"layers: not the number of cells (got {layers}); {len(cells)}; give one cell per layer")
+    if input_size not in (None, cells[0].input_size) or hidden_size not in (None, cells[-1].hidden_size):
+        sizes = (cells[0].input_size, cells[-1].hidden_size)
+        raise ConfigError(
+            f"input_size, hidden_size: not the cells' (got {input_size}, {hidden_size}); {sizes}; omit them"
+        )
+    for layer, (below, above) in enumerate(pairwise(cells), start=1):
+        if above.input_size != below.hidden_size:
+            raise ConfigError(
+                f"cell: layer {layer} does not fit (got input_size {above.input_size}); "
+                f"{below.hidden_size}, the hidden size below it; match them"
+            )
