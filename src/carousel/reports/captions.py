@@ -1,0 +1,116 @@
+"""The page of ``carousel caption --report``: each photo, its sentences, and how sure the model was of each word."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from PIL import Image
+
+from carousel.reports.page import write_page
+from carousel.reports.thumbnails import Thumbnail, thumbnail
+
+UNSURE = 0.2  # a word below this probability is drawn as a guess
+
+
+class Sentence(Protocol):
+    """What the page reads of one caption; any object with these fields will do."""
+
+    @property
+    def text(self) -> str:
+        """The sentence as it is to be read."""
+
+    @property
+    def logprob(self) -> float:
+        """Natural logarithm of the sentence's probability: the sum over its words."""
+
+    @property
+    def novel(self) -> bool:
+        """Whether the sentence is absent from the training set."""
+
+    @property
+    def words(self) -> Sequence[tuple[str, float]]:
+        """Each word with its probability given the words before it."""
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """One photo and what came of it: captions, best first, or the line that says why there are none.
+
+    `image` is the picture or its file's bytes; without it the page shows the name alone.
+    """
+
+    file: str | os.PathLike[str]
+    captions: Sequence[Sentence] = ()
+    image: bytes | Image.Image | None = None
+    error: str | None = None
+
+
+def write_caption_report(
+    path: str | os.PathLike[str], photos: Sequence[PhotoResult], *, title: str, model_line: str
+) -> Path:
+    """Write one HTML page that shows `photos`, complete in itself, and return its path.
+
+    `model_line` says in a few words which model spoke. Photos are embedded at 480 pixels, some 40 kB each.
+
+    Raises:
+        ConfigError: the page cannot be written; an older page at `path` is still whole.
+
+    >>> import tempfile
+    >>> broken = PhotoResult("dog.jpg", error="dog.jpg: not a picture (got 0 bytes)")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_caption_report(f"{folder}/page.html", [broken], title="Captions", model_line="Show and Tell")
+    ...     "not a picture (got 0 bytes)" in page.read_text(encoding="utf-8")
+    True
+    """
+    captions = [caption for photo in photos for caption in photo.captions]
+    return write_page(
+        path,
+        "captions.html.j2",
+        title=title,
+        model_line=model_line,
+        photos=[_card(photo) for photo in photos],
+        failed=sum(photo.error is not None for photo in photos),
+        sentences=len(captions),
+        novel=sum(caption.novel for caption in captions),
+        unsure=UNSURE,
+    )
+
+
+class _Card(NamedTuple):
+    """A photo as the template shows it."""
+
+    name: str
+    file: str
+    picture: Thumbnail | None
+    alt: str
+    error: str | None
+    sentences: list[_Line]
+
+
+class _Line(NamedTuple):
+    """A sentence as the template shows it: `share` is its probability over that of the photo's most probable."""
+
+    text: str
+    words: Sequence[tuple[str, float]]
+    probability: float
+    logprob: float
+    share: float
+    novel: bool
+
+
+def _card(photo: PhotoResult) -> _Card:
+    name = Path(photo.file).name or str(photo.file)
+    alt = photo.captions[0].text if photo.captions else name
+    return _Card(name, str(photo.file), thumbnail(photo.image), alt, photo.error, _lines(photo.captions))
+
+
+def _lines(captions: Sequence[Sentence]) -> list[_Line]:
+    most = max((caption.logprob for caption in captions), default=0.0)
+    return [
+        _Line(c.text, c.words, math.exp(c.logprob), c.logprob, math.exp(c.logprob - most), c.novel) for c in captions
+    ]
