@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
         cell: a name in `carousel.cells.CELLS`, a `Cell` class, or ready-made cells: one, or a sequence for the layers.
         input_size, hidden_size: I and H; ready-made cells bring their own.
         layers: L; as many as there are ready-made cells.
-        dropout: the probability that an output between two layers is zeroed in training.
+        dropout: the probability that an output between two layers is zeroed in training; one layer has nothing between.
         batch_first: inputs and outputs are (B, T, ...) rather than (T, B, ...). States are not affected.
         cell_options: passed on to the cell.
 
@@ -84,7 +84,7 @@ class Recurrent(nn.Module):
         if ragged is not None:
             sequence = ragged.clear(sequence)
         states: list[Any] = []
-        for cell, before in zip(self.layers(), self._split(state), strict=True):
+        for cell, before in zip(self._layers(), self._split(state), strict=True):
             if states and self.dropout:
                 sequence = F.dropout(sequence, self.dropout, self.training)
             sequence, after = run(cell, sequence, starting_state(cell, sequence, before), ragged)
@@ -96,7 +96,7 @@ class Recurrent(nn.Module):
         if x.dim() != 2 or x.shape[1] != self.input_size:
             raise ConfigError(f"x: wrong shape (got {tuple(x.shape)}); (B, {self.input_size}); one time step")
         states: list[Any] = []
-        for cell, before in zip(self.layers(), self._split(state), strict=True):
+        for cell, before in zip(self._layers(), self._split(state), strict=True):
             if states and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
             inputs = x.unsqueeze(0)
@@ -107,11 +107,10 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch: int) -> tuple[Any, ...]:
         """What a sequence starts from when no state is given: one state per layer."""
-        return tuple(cell.initial_state(batch) for cell in self.layers())
+        return tuple(cell.initial_state(batch) for cell in self._layers())
 
-    def layers(self) -> list[Cell]:
-        """The cells, from the inputs up."""
-        return [cell for cell in self.cells if isinstance(cell, Cell)]
+    def _layers(self) -> list[Cell]:
+        return cast("list[Cell]", list(self.cells))
 
     def _split(self, state: Any) -> Sequence[Any]:
         if state is None:
@@ -136,7 +135,7 @@ class Recurrent(nn.Module):
         >>> Recurrent("gru-reset-after", 3, 4).to_torch()
         GRU(3, 4)
         """
-        return to_torch(self.layers(), dropout=self.dropout, batch_first=self.batch_first)
+        return to_torch(self._layers(), dropout=self.dropout, batch_first=self.batch_first)
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, batch_first={self.batch_first}"

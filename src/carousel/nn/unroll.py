@@ -115,11 +115,11 @@ def check_inputs(inputs: Tensor, input_size: int) -> None:
 
 def starting_state(cell: Cell, inputs: Tensor, state: Any) -> Any:
     """The given state, checked, or the cell's initial one."""
-    B = inputs.shape[-2]
+    initial = cell.initial_state(inputs.shape[-2], device=inputs.device, dtype=inputs.dtype)
     if state is None:
-        return cell.initial_state(B, device=inputs.device, dtype=inputs.dtype)
-    fields = cell.State._fields
-    if not isinstance(state, tuple) or len(state) != len(fields) or any(len(field) != B for field in state):
-        got = [tuple(field.shape) for field in state] if isinstance(state, tuple) else type(state).__name__
-        raise ConfigError(f"state: does not fit (got {got}); {', '.join(fields)} with B = {B}; see initial_state")
+        return initial
+    wanted = {name: tuple(field.shape) for name, field in zip(initial._fields, initial, strict=True)}
+    got = [tuple(field.shape) for field in state] if isinstance(state, tuple) else type(state).__name__
+    if got != list(wanted.values()):
+        raise ConfigError(f"state: does not fit the inputs (got {got}); {wanted}; see initial_state")
     return cell.State(*state)
