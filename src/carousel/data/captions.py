@@ -167,7 +167,7 @@ def _listed(
 def _divided(found: list[CaptionedPhoto], fractions: Mapping[Held, float], seed: int) -> list[CaptionedPhoto]:
     """Give the photos without a split one, in the order of a hash of seed and name."""
     shares = fractions.values()
-    if set(fractions) - set(get_args(Held)) or min(shares, default=0) < 0 or sum(shares) >= 1:
+    if set(fractions) - set(get_args(Held)) or min(shares, default=0) < 0 or not sum(shares) < 1:
         raise ConfigError(
             f"fractions: wrong shares (got {dict(fractions)}); 'val' and 'test' from 0 up, together below 1, are "
             "allowed; change them"
