@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -67,6 +68,8 @@ def meteor(
             return _converse(program.stdin, program.stdout, candidates, references)
         except (OSError, ValueError) as error:
             program.kill()
+            with contextlib.suppress(OSError):  # what is still unsent has nobody to read it
+                program.stdin.close()
             complaints.seek(0)
             reason = (complaints.read().strip().splitlines() or ["no message"])[-1]
             raise CarouselError(f"{path}: METEOR stopped ({reason}); try: {' '.join(command)}") from error
