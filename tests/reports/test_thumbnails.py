@@ -68,4 +68,10 @@ def test_no_picture() -> None:
     assert thumbnail(None) is None
     assert thumbnail(b"") is None
     assert thumbnail(buffer.getvalue()[:60]) is None
-    assert thumbnail(Image.new("1", (5001, MOST_PIXELS // 5000))) is None
+
+
+def test_files_are_limited() -> None:
+    for size, kind in [((5001, MOST_PIXELS // 5000), "PNG"), ((64, 64), "TIFF")]:
+        buffer = BytesIO()
+        Image.new("1", size).save(buffer, kind)
+        assert thumbnail(buffer.getvalue()) is None

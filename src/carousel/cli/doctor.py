@@ -160,12 +160,9 @@ def _sized(path: Path) -> str:
 
 
 def _cache() -> dict[str, Fact]:
+    try:
+        from carousel.vision.feature_cache import cache_folder
+    except Exception as error:  # needs torch, which may be what is broken
+        return {"error": f"not known: {type(error).__name__}: {error}"}
     folder = cache_folder()
     return {"folder": str(folder), "exists": folder.is_dir()}
-
-
-def cache_folder() -> Path:
-    """Where features of photos are kept between runs: ``$CAROUSEL_CACHE``, else ``carousel`` in the user's cache."""
-    if given := os.environ.get("CAROUSEL_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "carousel"
