@@ -29,7 +29,7 @@ def plain_cider_d(candidate: str, image: int, references: list[list[str]]) -> fl
         mine, theirs = vector(candidate, n), vector(reference, n)
         dot = sum(min(weight, theirs.get(g, 0)) * theirs.get(g, 0) for g, weight in mine.items())
         norms = math.sqrt(sum(w * w for w in mine.values()) * sum(w * w for w in theirs.values()))
-        gap = max(1, len(candidate.split())) - max(1, len(reference.split()))
+        gap = len(candidate.split()) - len(reference.split())
         return dot / norms * math.exp(-(gap**2) / 72) if norms else 0.0
 
     parts = [similarity(reference, n) for reference in references[image] for n in (1, 2, 3, 4)]
@@ -70,6 +70,8 @@ def test_candidates_in_any_number_and_order() -> None:
     images = [1, 2, 0, 0, 2]
     together = reward.scores(candidates, images)
     assert together.tolist() == [reward.scores([c], [i])[0] for c, i in zip(candidates, images, strict=True)]
+    plain = [plain_cider_d(candidate, image, REFERENCES) for candidate, image in zip(candidates, images, strict=True)]
+    assert together == pytest.approx(plain)
     assert together[3] == together[4] == 0
     assert reward.scores([], []).shape == (0,)
 

@@ -69,14 +69,14 @@ def score_captions(
     check_pairs(candidates, references)
     texts = [normalise(candidate) for candidate in candidates]
     truths = [[normalise(caption) for caption in captions] for captions in references]
-    reward = CiderD(truths)
+    consensus = CiderD(truths)
     novel = np.ones(len(texts)) if training_hashes is None else are_novel(texts, training_hashes)
-    means = [rouge_l_scores(texts, truths), reward.scores(texts, range(len(texts))), novel, np.ones(len(texts))]
+    means = [rouge_l_scores(texts, truths), consensus.scores(texts, range(len(texts))), novel, np.ones(len(texts))]
     statistics: Floats = np.column_stack([bleu_statistics(texts, truths), chair_statistics(texts, truths), *means])
     estimates = bootstrap(statistics, _all_scores, generator=np.random.default_rng(seed), resamples=resamples)
     bleu_1, bleu_2, bleu_3, bleu_4, chair_s, chair_i, rouge, cider, novelty = estimates
     java = meteor(texts, truths, jar=meteor_jar)
-    doubts = () if reward.reliable else (_too_few(len(texts)),)
+    doubts = () if consensus.reliable else (_too_few(len(texts)),)
     missing = why_no_meteor(meteor_jar)
     return CaptionScores(
         images=len(texts),

@@ -34,7 +34,7 @@ class CiderD:
     are words separated by spaces: `normalise` them first. Raises `DataError` for an image without references.
 
     Vedantam et al. 2015, arXiv:1411.5726v2, sec. 4 and 8. Equal to pycocoevalcap 1.2, where "CIDEr" is CIDEr-D.
-    Notes: |·| counts bigrams, as the official code does: one less than the number of words, or 0.
+    Notes: |·| counts words; the official code counts bigrams, which has the same differences.
 
     >>> reward = CiderD([["a dog runs", "the dog runs"], ["a cat sits"], ["two birds fly"]])
     >>> reward.scores(["a dog runs", "a cat runs", "a dog runs"], [0, 0, 1]).round(4).tolist()
@@ -51,7 +51,7 @@ class CiderD:
         image_of = np.repeat(np.arange(self.images), self._sizes)
         texts = [text for image in references for text in image]
         self._grams = _GramNumbers()
-        self._bigrams = _bigram_counts(texts)
+        self._lengths = _lengths(texts)
         self._orders = [_Order(bag, image_of, self.images) for bag in self._grams.learn(texts)]
 
     @property
@@ -79,15 +79,14 @@ class CiderD:
                 f"images: a position outside the references (got {image.min()}..{image.max()}); "
                 f"0..{self.images - 1} is allowed"
             )
-        slots = np.arange(self._sizes.max())
-        present = slots < self._sizes[image, None]  # (candidates, slots): images may differ in how many they have
-        rows = np.where(present, self._first[image, None] + slots, 0)
+        slots = np.arange(self._sizes.max())  # images may have fewer references: cosine 0 with those not there
+        rows = np.where(slots < self._sizes[image, None], self._first[image, None] + slots, 0)
         cosines = sum(
             order.cosines(bag, image, rows)
             for order, bag in zip(self._orders, self._grams.look_up(candidates), strict=True)
         )
-        gap = _bigram_counts(candidates)[:, None] - self._bigrams[rows]
-        similarity = cosines / ORDERS * np.exp(-(gap**2) / (2 * SIGMA**2)) * present
+        gap = _lengths(candidates)[:, None] - self._lengths[rows]
+        similarity = cosines / ORDERS * np.exp(-(gap**2) / (2 * SIGMA**2))
         scores: Floats = SCALE * similarity.sum(axis=1) / self._sizes[image]
         return scores
 
@@ -192,5 +191,5 @@ class _Order:
         return cosines
 
 
-def _bigram_counts(texts: Sequence[str]) -> Integers:
-    return np.array([max(0, len(text.split()) - 1) for text in texts], dtype=np.int64)
+def _lengths(texts: Sequence[str]) -> Integers:
+    return np.array([len(text.split()) for text in texts], dtype=np.int64)
