@@ -66,12 +66,20 @@ def to_torch(cells: Sequence[Cell], **options: Any) -> nn.RNNBase:
     >>> to_torch([LSTM(3, 4), LSTM(4, 4)])
     LSTM(3, 4, num_layers=2)
     """
+    if not cells:
+        raise ConfigError("to_torch: no layers (got []); at least one cell; give one per layer")
     first: Any = cells[0]
     if type(first) not in _LAYERS:
+        known = ", ".join(cell.__name__ for cell in _LAYERS)
         raise ConfigError(
-            f"to_torch: torch.nn has no such cell (got {type(first).__name__}); "
-            f"{', '.join(cell.__name__ for cell in _LAYERS)}; keep it as it is"
+            f"to_torch: torch.nn has no such cell (got {type(first).__name__}); {known}; keep it as it is"
         )
+    for layer, cell in enumerate(cells[1:], start=1):
+        if _kind(cell) != _kind(first) or cell.input_size != first.hidden_size:
+            got, wanted = f"{cell.input_size} -> {_kind(cell)}", f"{first.hidden_size} -> {_kind(first)}"
+            raise ConfigError(
+                f"to_torch: layer {layer} differs (got {got}); {wanted}; torch.nn has one kind per module"
+            )
     options["bias"] = first.packed.bias is not None
     if isinstance(first, Elman):
         names = [name for name in ("tanh", "relu") if ACTIVATIONS[name] is first.activation]
@@ -82,12 +90,14 @@ def to_torch(cells: Sequence[Cell], **options: Any) -> nn.RNNBase:
     module: nn.RNNBase = _LAYERS[type(first)](first.input_size, first.hidden_size, num_layers=len(cells), **options)
     module.to(device=like.device, dtype=like.dtype)
     for layer, cell in enumerate(cells):
-        if type(cell) is not type(first):
-            raise ConfigError(
-                f"to_torch: layers differ (got {type(cell).__name__} in layer {layer}); one class for all"
-            )
         _write(cell, {name: getattr(module, f"{name}_l{layer}") for name in _names(module.bias)})
     return module
+
+
+def _kind(cell: Any) -> str:
+    """What all layers of one torch.nn module have in common."""
+    activation = f", {cell.activation.__name__}" if isinstance(cell, Elman) else ""
+    return f"{cell.hidden_size}, {type(cell).__name__}{activation}, bias={cell.packed.bias is not None}"
 
 
 def _names(bias: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Sequence
 from itertools import pairwise
@@ -93,7 +94,7 @@ class Recurrent(nn.Module):
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streams and decoders: output (B, H) and the state, from x: (B, I)."""
-        if x.dim() != 2 or x.shape[1] != self.input_size:
+        if x.dim() != 2 or x.shape[1] != self.input_size or len(x) == 0:
             raise ConfigError(f"x: wrong shape (got {tuple(x.shape)}); (B, {self.input_size}); one time step")
         states: list[Any] = []
         for cell, before in zip(self._layers(), self._split(state), strict=True):
@@ -149,11 +150,14 @@ def _build(
         raise ConfigError(f"{missing}: missing (got None); 1 or more; needed to make a {cell.__name__}")
     if layers < 1:
         raise ConfigError(f"layers: not a number of layers (got {layers}); 1 or more; 1 is the plain cell")
-    try:
-        return [cell(input_size if layer == 0 else hidden_size, hidden_size, **options) for layer in range(layers)]
-    except TypeError as error:
-        allowed = [name for name in inspect.signature(cell).parameters if name not in ("input_size", "hidden_size")]
-        raise ConfigError(f"{cell.__name__}: {error}; options are {', '.join(allowed)}; correct the name") from None
+    allowed = [name for name in inspect.signature(cell).parameters if name not in ("input_size", "hidden_size")]
+    for name, value in options.items():
+        if name not in allowed:
+            nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)
+            mend = f"did you mean {nearest[0]!r}?" if nearest else "leave it out"
+            listed = ", ".join(allowed) or "none"
+            raise ConfigError(f"{name}: not an option of {cell.__name__} (got {value!r}); {listed}; {mend}")
+    return [cell(input_size if layer == 0 else hidden_size, hidden_size, **options) for layer in range(layers)]
 
 
 def _check_ready_made(
@@ -165,15 +169,13 @@ def _check_ready_made(
 ) -> None:
     if not cells:
         raise ConfigError("cell: an empty list (got []); at least one cell; give one per layer")
-    if options:
-        raise ConfigError(f"{next(iter(options))}: ready-made cells take no options; set it where the cell is made")
+    for name, value in options.items():
+        raise ConfigError(f"{name}: ready-made cells take no options (got {value!r}); none; set it on the cell")
     if layers not in (None, len(cells)):
         raise ConfigError(f"layers: not the number of cells (got {layers}); {len(cells)}; give one cell per layer")
     if input_size not in (None, cells[0].input_size) or hidden_size not in (None, cells[-1].hidden_size):
-        sizes = (cells[0].input_size, cells[-1].hidden_size)
-        raise ConfigError(
-            f"input_size, hidden_size: not the cells' (got {input_size}, {hidden_size}); {sizes}; omit them"
-        )
+        got, allowed = f"{input_size}, {hidden_size}", f"{cells[0].input_size}, {cells[-1].hidden_size}"
+        raise ConfigError(f"input_size, hidden_size: not the cells' (got {got}); {allowed}; leave them out")
     for layer, (below, above) in enumerate(pairwise(cells), start=1):
         if above.input_size != below.hidden_size:
             raise ConfigError(

@@ -1,0 +1,132 @@
+"""Every cell that the cross-cutting tests run: a new cell is one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from carousel.cells import GRU, LSTM, Cell, Elman, Packed, ResetAfterGRU
+
+
+class Highway(Cell):
+    """A cell from outside: reads x beside its maps, unpacks its state, has two blocks, a parameter and a layer norm."""
+
+    class State(NamedTuple):
+        h: Tensor
+        m: Tensor
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.first, self.second = self.block = Packed(input_size, hidden_size, maps=2)
+        (self.third,) = self.other_block = Packed(input_size, hidden_size, maps=1, bias=False)
+        self.peephole = nn.Parameter(torch.randn(hidden_size))
+        self.norm = nn.LayerNorm(hidden_size)
+
+    def step(self, x: Tensor, state: State) -> State:
+        h, m = state
+        m = torch.tanh(self.first(x, m) + self.peephole * h)
+        gate = torch.sigmoid(self.second(x, state.h) + self.third(2 * x, h))
+        return self.State(self.norm(gate * m) + x.mean(dim=1, keepdim=True), m)
+
+
+class Branching(Cell):
+    """A cell that cannot be traced."""
+
+    class State(NamedTuple):
+        h: Tensor
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.high, self.low = self.packed = Packed(input_size, hidden_size, maps=2)
+
+    def step(self, x: Tensor, state: State) -> State:
+        affine = self.high if float(x.detach().sum()) > 0 else self.low
+        return self.State(torch.tanh(affine(x, state.h)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell to test, and the module of torch.nn that it should equal, if there is one."""
+
+    name: str
+    make: Callable[..., Cell]
+    options: dict[str, Any]
+    torch_module: type[nn.RNNBase] | None = None
+    torch_options: dict[str, Any] | None = None
+    traceable: bool = True
+
+    def cell(self, input_size: int = 3, hidden_size: int = 4, seed: int = 0) -> Cell:
+        """A new cell in float64, its weights drawn from the seed."""
+        torch.manual_seed(seed)
+        return self.make(input_size, hidden_size, **self.options).double()
+
+    def in_torch(self, layers: int = 1, **options: Any) -> nn.RNNBase:
+        assert self.torch_module is not None
+        torch.manual_seed(0)
+        options = (self.torch_options or {}) | options
+        return self.torch_module(3, 4, num_layers=layers, **options).double()
+
+
+CASES = [
+    Case("elman-tanh", Elman, {}, nn.RNN),
+    Case("elman-relu", Elman, {"activation": "relu"}, nn.RNN, {"nonlinearity": "relu"}),
+    Case("elman-no-bias", Elman, {"bias": False}, nn.RNN, {"bias": False}),
+    Case("elman-sigmoid", Elman, {"activation": "sigmoid"}),
+    Case("elman-function", Elman, {"activation": lambda a: a / (1 + a.abs())}),
+    Case("elman-module", Elman, {"activation": nn.SELU()}),
+    Case("lstm", LSTM, {}, nn.LSTM),
+    Case("lstm-no-bias", LSTM, {"bias": False}, nn.LSTM, {"bias": False}),
+    Case("gru", GRU, {}),
+    Case("gru-no-bias", GRU, {"bias": False}),
+    Case("gru-reset-after", ResetAfterGRU, {}, nn.GRU),
+    Case("gru-reset-after-no-bias", ResetAfterGRU, {"bias": False}, nn.GRU, {"bias": False}),
+    Case("highway", Highway, {}),
+    Case("branching", Branching, {}, traceable=False),
+]
+
+every_cell = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_torch_cell = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.torch_module], ids=lambda case: case.name
+)
+
+
+def random_state(cell: Cell, batch: int) -> Any:
+    """A state that is not zero and wants a gradient."""
+    fields = cell.initial_state(batch)
+    return cell.State(*(torch.randn_like(field).requires_grad_() for field in fields))
+
+
+def gradients(results: list[Tensor], of: list[Tensor]) -> list[Tensor]:
+    """The gradients of a fixed random weighting of the results."""
+    generator = torch.Generator().manual_seed(7)
+    loss = sum((r * torch.randn(r.shape, generator=generator, dtype=r.dtype)).sum() for r in results)
+    found = torch.autograd.grad(loss, of, retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(found, of, strict=True)]
+
+
+def assert_same(got: list[Tensor], wanted: list[Tensor], tolerance: float = 1e-12) -> None:
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def plain_loop(cell: Cell, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """What `unroll` equals."""
+    outputs = []
+    for x in inputs:
+        state = cell.step(x, state)
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+def ragged_inputs(lengths: Tensor, size: int = 3, fill: float = 0.0) -> Tensor:
+    """Random inputs (T, B, size) with `fill` in the padding, wanting a gradient."""
+    torch.manual_seed(3)
+    inputs = torch.randn(int(lengths.max()), len(lengths), size, dtype=torch.float64)
+    inputs[torch.arange(len(inputs))[:, None] >= lengths] = fill
+    return inputs.requires_grad_()

@@ -1,0 +1,137 @@
+"""What holds for every cell."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from cell_registry import Case, assert_same, every_cell, gradients, random_state
+from torch import fx
+
+from carousel.cells import CELLS, Cell, Packed, cell_class
+from carousel.errors import ConfigError
+
+
+@every_cell
+def test_derivatives_of_a_step_are_those_of_finite_differences(case: Case) -> None:
+    cell = case.cell()
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    state = random_state(cell, 2)
+    names = [name for name, _ in cell.named_parameters()]
+
+    def step(x: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        fields, weights = rest[: len(state)], rest[len(state) :]
+        new: tuple[torch.Tensor, ...] = torch.func.functional_call(
+            cell, dict(zip(names, weights, strict=True)), (x, cell.State(*fields))
+        )
+        return tuple(new)
+
+    assert torch.autograd.gradcheck(step, (x, *state, *cell.parameters()))
+
+
+@every_cell
+def test_the_state_is_named_and_its_first_field_is_the_output(case: Case) -> None:
+    cell = case.cell()
+    state = cell.step(torch.randn(2, 3, dtype=torch.float64), cell.initial_state(2))
+    assert isinstance(state, cell.State)
+    assert state[0] is state.h
+    assert all(field.shape == (2, 4) for field in state)
+
+
+@every_cell
+def test_the_initial_state_is_zero_like_the_weights(case: Case) -> None:
+    cell = case.cell()
+    assert all(field.dtype == torch.float64 and not field.any() for field in cell.initial_state(2))
+    assert all(field.dtype == torch.float32 for field in cell.initial_state(2, dtype=torch.float32))
+    assert all(field.device.type == "meta" for field in cell.initial_state(2, device=torch.device("meta")))
+
+
+@every_cell
+def test_a_step_can_be_traced_as_plain_operations(case: Case) -> None:
+    class Through(fx.Tracer):
+        traced_func_name = "step"
+
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+            return not isinstance(m, Packed) and super().is_leaf_module(m, module_qualified_name)
+
+        def iter(self, obj: fx.Proxy):  # type: ignore[no-untyped-def]
+            return iter([obj[k] for k in range(len(cell.State._fields))])
+
+    cell = case.cell()
+    if not case.traceable:
+        with pytest.raises((TypeError, fx.proxy.TraceError)):
+            Through().trace(cell)
+        return
+    traced = fx.GraphModule(cell, Through().trace(cell))
+    x, state = torch.randn(2, 3, dtype=torch.float64), random_state(cell, 2)
+    assert_same(list(traced(x, state)), list(cell.step(x, state)), tolerance=0)
+
+
+@every_cell
+def test_the_state_dict_carries_everything(case: Case) -> None:
+    cell, other = case.cell(seed=0), case.cell(seed=1)
+    x, state = torch.randn(2, 3, dtype=torch.float64), random_state(cell, 2)
+    assert not torch.equal(other.step(x, state).h, cell.step(x, state).h)
+    other.load_state_dict(cell.state_dict())
+    assert_same(list(other.step(x, state)), list(cell.step(x, state)), tolerance=0)
+
+
+@every_cell
+def test_a_copy_reads_its_own_weights(case: Case) -> None:
+    cell = case.cell()
+    x, state = torch.randn(2, 3, dtype=torch.float64), random_state(cell, 2)
+    before = cell.step(x, state).h
+    twin = copy.deepcopy(cell)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(3)
+    assert torch.equal(cell.step(x, state).h, before)
+    assert not torch.equal(twin.step(x, state).h, before)
+    assert all(g.any() for g in gradients(list(twin.step(x, state)), [p for p in twin.parameters() if p.ndim == 2]))
+
+
+def test_packed_maps_are_the_rows_of_one_block() -> None:
+    packed = Packed(3, 4, maps=2)
+    x, h = torch.randn(5, 3), torch.randn(5, 4)
+    for k, affine in enumerate(packed):
+        rows = slice(4 * k, 4 * k + 4)
+        assert packed.bias is not None and affine.b is not None
+        assert torch.equal(affine.W, packed.weight_input[rows])
+        assert torch.equal(affine.U, packed.weight_hidden[rows])
+        assert torch.equal(affine.b, packed.bias[rows])
+        by_hand = x @ packed.weight_input[rows].t() + h @ packed.weight_hidden[rows].t() + packed.bias[rows]
+        assert_same([affine(x, h), affine.input(x) + affine.hidden(h)], [by_hand, by_hand], tolerance=1e-5)
+    assert sorted(packed.state_dict()) == ["bias", "weight_hidden", "weight_input"]
+    assert [affine.b for affine in Packed(3, 4, maps=2, bias=False)] == [None, None]
+
+
+def test_new_weights_are_within_the_bounds_of_torch() -> None:
+    packed = Packed(50, 100, maps=3)
+    for parameter in packed.parameters():
+        assert 0.09 < parameter.abs().max() <= 0.1
+
+
+def test_a_cell_without_a_step_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="Cell defines no step"):
+        Cell(3, 4)(torch.zeros(2, 3), None)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_name_makes_its_cell(name: str) -> None:
+    assert type(cell_class(name)(3, 4)) is CELLS[name]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("ltsm", "lstm"), ("GRU", "gru"), ("gru-after", "gru-reset-after")])
+def test_an_unknown_name_gives_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cell_class(typed)
+    assert str(caught.value) == (
+        f"cell: unknown (got {typed!r}); elman, lstm, gru, gru-reset-after; did you mean {meant!r}?"
+    )
+
+
+@pytest.mark.parametrize(("sizes", "name"), [((0, 4), "input_size"), ((3, -1), "hidden_size")])
+def test_sizes_below_one_are_refused(sizes: tuple[int, int], name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: not a size \(got {min(sizes)}\); 1 or more"):
+        cell_class("lstm")(*sizes)

@@ -1,0 +1,47 @@
+"""Long short-term memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cell_registry import assert_same
+
+from carousel.cells import LSTM
+from carousel.nn import unroll
+
+
+def test_step_is_the_equations() -> None:
+    cell = LSTM(3, 4)
+    x, h, c = torch.randn(2, 3), torch.randn(2, 4), torch.randn(2, 4)
+    W, U, b = cell.packed.weight_input, cell.packed.weight_hidden, cell.packed.bias
+    assert b is not None
+
+    def affine(k: int) -> torch.Tensor:
+        rows = slice(4 * k, 4 * k + 4)
+        return x @ W[rows].t() + h @ U[rows].t() + b[rows]
+
+    i, f, g, o = affine(0).sigmoid(), affine(1).sigmoid(), affine(2).tanh(), affine(3).sigmoid()
+    new_c = f * c + i * g
+    assert_same(list(cell.step(x, cell.State(h, c))), [o * new_c.tanh(), new_c], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("value", [1.0, -2.5, 0.0])
+def test_the_forget_bias_is_where_it_should_be(value: float) -> None:
+    b = LSTM(3, 4, forget_bias=value).packed.bias
+    assert b is not None
+    i, f, g, o = b.detach().chunk(4)
+    assert torch.equal(f, torch.full((4,), value))
+    assert not any((other == value).any() for other in (i, g, o))
+    assert (LSTM(3, 4).forget.b == 1).all()  # type: ignore[union-attr]
+
+
+def test_a_large_forget_bias_carries_the_cell_through_time() -> None:
+    def kept(forget_bias: float) -> float:
+        torch.manual_seed(0)
+        cell = LSTM(3, 4, forget_bias=forget_bias)
+        torch.nn.init.constant_(cell.input.b, -100)  # type: ignore[arg-type]  # nothing comes in
+        start = cell.State(torch.zeros(1, 4), torch.full((1, 4), 5.0))
+        return float(unroll(cell, torch.zeros(30, 1, 3), start)[1].c.detach().mean())
+
+    assert kept(12.0) > 4.5
+    assert kept(0.0) < 0.5

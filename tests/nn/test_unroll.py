@@ -1,0 +1,140 @@
+"""Unrolling is the plain loop, whatever the lengths, the padding and the pieces."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cell_registry import CASES, Case, assert_same, every_cell, gradients, plain_loop, ragged_inputs, random_state
+from torch import Tensor
+
+from carousel.cells import GRU, LSTM, Cell
+from carousel.errors import ConfigError
+from carousel.nn import unroll
+from carousel.nn.unroll import Ragged
+
+
+def everything(cell: Cell, outputs: Tensor, state: Any, ends: list[Tensor]) -> list[Tensor]:
+    """Outputs, the final state and the gradients of the ends and of every weight."""
+    results = [outputs, *state]
+    return results + gradients(results, [*ends, *cell.parameters()])
+
+
+@every_cell
+def test_unrolled_is_step_by_step(case: Case) -> None:
+    cell = case.cell()
+    inputs = torch.randn(6, 5, 3, dtype=torch.float64, requires_grad=True)
+    start = random_state(cell, 5)
+    got = everything(cell, *unroll(cell, inputs, start), [inputs, *start])
+    assert_same(got, everything(cell, *plain_loop(cell, inputs, start), [inputs, *start]))
+
+
+@every_cell
+def test_pieces_are_the_whole(case: Case) -> None:
+    cell = case.cell()
+    inputs = torch.randn(7, 2, 3, dtype=torch.float64, requires_grad=True)
+    state: Any = None
+    outputs = []
+    for piece in inputs.split([3, 1, 3]):
+        output, state = unroll(cell, piece, state)
+        outputs.append(output)
+    got = everything(cell, torch.cat(outputs), state, [inputs])
+    assert_same(got, everything(cell, *unroll(cell, inputs), [inputs]))
+
+
+def alone(cell: Cell, inputs: Tensor, start: Any, lengths: Tensor) -> tuple[Tensor, Any]:
+    """Each sequence by itself through the plain loop, outputs padded with zeros."""
+    outputs, states = [], []
+    for b, length in enumerate(lengths.tolist()):
+        output, state = plain_loop(cell, inputs[:length, b : b + 1], cell.State(*(f[b : b + 1] for f in start)))
+        outputs.append(torch.cat([output, output.new_zeros(len(inputs) - length, 1, output.shape[2])]))
+        states.append(state)
+    return torch.cat(outputs, dim=1), cell.State(*(torch.cat(field) for field in zip(*states, strict=True)))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.traceable], ids=lambda case: case.name)
+@pytest.mark.parametrize("lengths", [[6, 2, 1, 4], [2, 6, 6], [1]], ids=str)
+@pytest.mark.parametrize("fill", [0.0, math.inf, math.nan])
+def test_ragged_is_each_sequence_alone(case: Case, lengths: list[int], fill: float) -> None:
+    cell, sizes = case.cell(), torch.tensor(lengths)
+    clean = ragged_inputs(sizes)
+    dirty = ragged_inputs(sizes, fill=fill)
+    start = random_state(cell, len(lengths))
+    got = everything(cell, *unroll(cell, dirty, start, sizes), [dirty, *start])
+    assert_same(got, everything(cell, *alone(cell, clean, start, sizes), [clean, *start]))
+
+
+def test_padding_beyond_the_longest_sequence_is_zero() -> None:
+    cell = GRU(3, 4)
+    inputs = torch.full((8, 2, 3), math.nan)
+    inputs[:5] = torch.randn(5, 2, 3)
+    outputs, state = unroll(cell, inputs, lengths=torch.tensor([5, 3]))
+    assert outputs.shape == (8, 2, 4)
+    assert not outputs[5:].any() and not outputs[3:, 1].any()
+    assert torch.equal(state.h, torch.stack([outputs[4, 0], outputs[2, 1]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_full_lengths_are_no_lengths(dtype: torch.dtype) -> None:
+    cell, inputs = LSTM(3, 4), torch.randn(5, 2, 3)
+    assert Ragged.of(torch.tensor([5, 5], dtype=dtype), inputs) is None
+    with_lengths, without = unroll(cell, inputs, lengths=torch.tensor([5, 5], dtype=dtype)), unroll(cell, inputs)
+    assert_same([with_lengths[0], *with_lengths[1]], [without[0], *without[1]], tolerance=0)
+
+
+def test_a_mask_forgotten_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ragged, "clear", lambda self, sequence, length=None: sequence)
+    with pytest.raises(AssertionError, match="not close"):
+        test_ragged_is_each_sequence_alone(CASES[0], [6, 2, 1, 4], 0.0)
+
+
+def test_a_state_that_runs_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "where", lambda here, new, old: new)
+    with pytest.raises(AssertionError, match="not close"):
+        test_ragged_is_each_sequence_alone(CASES[0], [6, 2, 1, 4], 0.0)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (5, 0, 3), (5, 2, 4), (5, 3), (1, 5, 2, 3)], ids=str)
+def test_inputs_of_the_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        unroll(GRU(3, 4), torch.zeros(shape))
+    assert str(caught.value) == (
+        f"inputs: wrong shape (got {shape}); (T, B, 3) with T and B at least 1; drop empty batches"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (torch.tensor([0, 5]), "out of range (got 0); 1 to 5, the time steps; drop empty sequences"),
+        (torch.tensor([-3, 5]), "out of range (got -3); 1 to 5"),
+        (torch.tensor([2, 6]), "out of range (got 6); 1 to 5"),
+        (torch.tensor([5]), "wrong shape or type (got (1,) of torch.int64); integers of shape (2,); one per sequence"),
+        (torch.tensor(5), "wrong shape or type (got () of torch.int64)"),
+        (torch.tensor([5.0, 5.0]), "wrong shape or type (got (2,) of torch.float32)"),
+        (torch.tensor([True, True]), "wrong shape or type (got (2,) of torch.bool)"),
+    ],
+)
+def test_lengths_that_cannot_be_are_refused(lengths: Tensor, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        unroll(GRU(3, 4), torch.zeros(5, 2, 3), lengths=lengths)
+    assert str(caught.value).startswith(f"lengths: {message}")
+
+
+@pytest.mark.parametrize(
+    ("state", "got"),
+    [
+        (torch.zeros(2, 4), "Tensor"),
+        ((torch.zeros(2, 4),), "[(2, 4)]"),
+        ((torch.zeros(2, 4), torch.zeros(3, 4)), "[(2, 4), (3, 4)]"),
+        ((torch.zeros(2, 4), torch.zeros(2, 1)), "[(2, 4), (2, 1)]"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(state: Any, got: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        unroll(LSTM(3, 4), torch.zeros(5, 2, 3), state)
+    assert str(caught.value) == (
+        f"state: does not fit the inputs (got {got}); {{'h': (2, 4), 'c': (2, 4)}}; see initial_state"
+    )
