@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -70,8 +69,9 @@ def cached_features(
 ) -> Features:
     """Encode photos, or take from the cache what the same encoder made of the same content before.
 
-    It equals ``encoder(torch.stack([read_photo(path, size) for path in paths]))``, in half precision. A photo that was renamed or copied is found; an interrupted run goes on where it stopped; damaged cache files are
-    computed again; a cache that cannot be written costs time and a note, nothing else.
+    It equals ``encoder(torch.stack([read_photo(path, size) for path in paths]))``, in half precision. A photo that was
+    renamed or copied is found; an interrupted run goes on where it stopped; damaged cache files are computed again; a
+    cache that cannot be written costs time and a note, nothing else.
 
     Args:
         paths: the photos.
@@ -179,7 +179,9 @@ class _Table:
     def put(self, places: Sequence[int], tensors: Mapping[str, Tensor]) -> None:
         if not self.tensors:
             self.tensors = {name: t.new_empty((len(self.filled), *t.shape[1:])) for name, t in tensors.items()}
-        if {name: t.shape[1:] for name, t in tensors.items()} != {name: t.shape[1:] for name, t in self.tensors.items()}:
+        if {name: t.shape[1:] for name, t in tensors.items()} != {
+            name: t.shape[1:] for name, t in self.tensors.items()
+        }:
             raise ValueError("the cache holds other features under this fingerprint; name the outputs in it")
         for name, tensor in tensors.items():
             self.tensors[name][places] = tensor

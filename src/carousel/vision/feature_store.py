@@ -1,7 +1,7 @@
 """Rows of tensors on disk under keys: a folder of safetensors shards, each written once and whole.
 
-A shard carries the keys of its rows and a checksum. What cannot be read, or has changed, is deleted and counts as absent:
-a store never raises on damage, it only forgets.
+A shard carries the keys of its rows and a checksum. What cannot be read, or has changed, is deleted and counts as
+absent: a store never raises on damage, it only forgets.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -47,10 +48,10 @@ class FeatureStore:
                     rows = {key: i for i, key in enumerate(metadata.get("keys", "").split()) if key in wanted}
                     tensors = {name: shard.get_tensor(name) for name in shard.keys()} if rows else {}  # noqa: SIM118
             except (SafetensorError, OSError):
-                path.unlink(missing_ok=True)
+                _forget(path)
                 continue
-            if rows and metadata.get("crc32") != _checksum(tensors):
-                path.unlink(missing_ok=True)
+            if rows and metadata.get("crc32") != _checksum(metadata["keys"], tensors):
+                _forget(path)
             elif rows:
                 wanted -= rows.keys()
                 yield rows, tensors
@@ -58,7 +59,7 @@ class FeatureStore:
     def write(self, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         """Add one shard with a row of every tensor ``(len(keys), ...)`` for each key. Raises `OSError`."""
         joined = " ".join(keys)
-        metadata = {"keys": joined, "crc32": _checksum(tensors)}
+        metadata = {"keys": joined, "crc32": _checksum(joined, tensors)}
         path = self.folder / f"{hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()}.safetensors"
         temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -76,9 +77,16 @@ class FeatureStore:
                 path.unlink(missing_ok=True)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    crc = 0
+def _forget(path: Path) -> None:
+    with suppress(OSError):  # a cache that cannot be written is still read
+        path.unlink()
+
+
+def _checksum(keys: str, tensors: Mapping[str, Tensor]) -> str:
+    """Over all that a bit flip could turn into other features: keys, names, types, shapes and values."""
+    crc = zlib.crc32(keys.encode())
     for name in sorted(tensors):
-        crc = zlib.crc32(name.encode(), crc)
-        crc = zlib.crc32(tensors[name].contiguous().flatten().view(torch.uint8).numpy(), crc)
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.contiguous().flatten().view(torch.uint8).numpy().data, crc)
     return f"{crc:08x}"
