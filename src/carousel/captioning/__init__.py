@@ -1,0 +1,21 @@
+"""Image captioning by encoder and decoder: the model, its photo encoder, and the captioner they make."""
+
+from .captioner import SHIPPED, Caption, Captioner, Decoding, PhotoCaptions, caption_photos
+from .config import CaptioningConfig
+from .nic import NIC, DecoderState, teacher_forced
+from .photo_encoder import FoldedEncoder, PhotoEncoder
+
+__all__ = [
+    "NIC",
+    "SHIPPED",
+    "Caption",
+    "Captioner",
+    "CaptioningConfig",
+    "DecoderState",
+    "Decoding",
+    "FoldedEncoder",
+    "PhotoCaptions",
+    "PhotoEncoder",
+    "caption_photos",
+    "teacher_forced",
+]

@@ -1,0 +1,213 @@
+"""A trained captioner: everything between photos and sentences, and its one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.nic import NIC
+from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder
+from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
+from carousel.decoding import Sentence, beam_search, ensemble, sample
+from carousel.errors import ModelFileError, PhotoError
+from carousel.metrics.diversity import sentence_hash
+from carousel.training import read_model_file, write_model_file
+from carousel.vision.photo import read_photo
+
+TASK = "captioning"
+SHIPPED = Path(__file__).parent / "weights" / "flickr8k.safetensors"
+
+
+class Caption(NamedTuple):
+    """A sentence about a photo. Probabilities are of each word given the photo and the words before it."""
+
+    text: str
+    logprob: float  # natural logarithm, the end of the sentence counted
+    novel: bool  # no training caption reads the same
+    words: list[tuple[str, float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``carousel caption --json`` prints it."""
+        words = [[word, round(probability, 6)] for word, probability in self.words]
+        return {"text": self.text, "logprob": round(self.logprob, 6), "novel": self.novel, "words": words}
+
+
+class Decoding(NamedTuple):
+    """How to turn the model's probabilities into `n` sentences: by beam search, or by sampling."""
+
+    n: int = 1
+    beam: int | None = None  # None: the model's own width
+    length_normalisation: float | None = None
+    sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    no_repeat: int = 0  # no n-gram of this size twice; 0 allows all
+    max_length: int = 20
+    seed: int = 0
+
+
+class Captioner:
+    """Decoders (one, or an ensemble that averages probabilities) over one photo encoder, and their vocabulary."""
+
+    def __init__(
+        self,
+        config: CaptioningConfig,
+        vocabulary: Vocabulary,
+        encoder: PhotoEncoder,
+        members: Sequence[NIC],
+        training_hashes: Tensor,  # (N,) int64, sorted: `sentence_hash` of every training caption
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.vocabulary, self.encoder, self.members = config, vocabulary, encoder, list(members)
+        self.training_hashes, self.facts = training_hashes, dict(facts or {})
+        self._known = frozenset(training_hashes.tolist())
+
+    @cached_property
+    def _fast_encoder(self) -> FoldedEncoder:
+        return self.encoder.folded()
+
+    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
+        with torch.inference_mode():
+            return self.describe(self._fast_encoder(photos), decoding)
+
+    def describe(self, features: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of photos' features (N, F)."""
+        with torch.inference_mode():
+            for member in self.members:
+                member.eval()
+            state = tuple(member.start(features.float()) for member in self.members)
+            step = ensemble([member.step for member in self.members])
+            found = self._decode(step, state, len(features), decoding)
+        return [[self._caption(sentence) for sentence in sentences] for sentences in found]
+
+    def _decode(self, step: Any, state: Any, batch: int, d: Decoding) -> list[list[Sentence]]:
+        common: dict[str, Any] = {
+            "batch": batch,
+            "start": START,
+            "stop": STOP,
+            "max_length": d.max_length,
+            "forbidden": (PAD, UNKNOWN),
+            "no_repeat": d.no_repeat,
+        }
+        if d.sample:
+            generator = torch.Generator().manual_seed(d.seed)
+            drawn = sample(
+                step,
+                state,
+                n=d.n,
+                temperature=d.temperature,
+                top_k=d.top_k,
+                top_p=d.top_p,
+                generator=generator,
+                **common,
+            )
+            return [sorted(dict.fromkeys(sentences), key=lambda s: -s.logprob) for sentences in drawn]
+        width = self.config.beam if d.beam is None else d.beam
+        power = self.config.length_normalisation if d.length_normalisation is None else d.length_normalisation
+        return beam_search(step, state, width=width, n_best=d.n, length_normalisation=power, **common)
+
+    def _caption(self, sentence: Sentence) -> Caption:
+        words = [self.vocabulary.decode([word]) for word in sentence.words]
+        text = " ".join(words)
+        probabilities = torch.tensor(sentence.word_logprobs).exp().tolist()
+        novel = sentence_hash(text) not in self._known
+        return Caption(text, sentence.logprob, novel, list(zip(words, probabilities, strict=True)))
+
+    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the one file that `load` reads; weights in half precision."""
+        tensors = {f"encoder.{name}": t.half() for name, t in self.encoder.trained_state().items()}
+        for i, member in enumerate(self.members):
+            state = member.state_dict()
+            if self.config.tied:
+                del state["output.weight"]
+            tensors |= {f"decoder.{i}.{name}": t.half() for name, t in state.items()}
+        tensors["training_hashes"] = self.training_hashes
+        known = {
+            "task": TASK,
+            "config": self.config.model_dump(),
+            "vocabulary": self.vocabulary.to_list(),
+            "members": len(self.members),
+            **self.facts,
+            **(facts or {}),
+        }
+        write_model_file(path, tensors, known)
+
+    @classmethod
+    def load(cls, path: str | Path = SHIPPED) -> Captioner:
+        """Read a captioner; without a path the one that ships. Raises `ModelFileError`."""
+        tensors, facts = read_model_file(path, TASK)
+        try:
+            config = CaptioningConfig(**facts.pop("config"))
+            vocabulary = Vocabulary.from_list(facts.pop("vocabulary"))
+            encoder = PhotoEncoder(config.finetune_from)
+            encoder.load_trained_state(
+                {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+            )
+            members = []
+            for i in range(facts.pop("members")):
+                member = NIC(config, encoder.features, len(vocabulary))
+                prefix = f"decoder.{i}."
+                state = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
+                if config.tied:
+                    state["output.weight"] = state["embedding.weight"]
+                member.load_state_dict(state)
+                members.append(member.eval())
+            return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts)
+        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelFileError(
+                f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
+            ) from None
+
+
+class PhotoCaptions(NamedTuple):
+    """What became of one photo: captions, or the one line that says why there are none."""
+
+    file: str
+    captions: list[Caption]
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``carousel caption --json`` prints it."""
+        if self.error is not None:
+            return {"file": self.file, "error": self.error}
+        return {"file": self.file, "captions": [caption.as_json() for caption in self.captions]}
+
+
+def caption_photos(
+    captioner: Captioner,
+    files: Iterable[str | Path],
+    decoding: Decoding = Decoding(),  # noqa: B008
+    *,
+    batch_size: int = 8,
+    read: Callable[[str | Path], Tensor] = read_photo,
+) -> Iterable[PhotoCaptions]:
+    """Caption files in their order, a batch at a time; a photo that cannot be read does not stop the others."""
+    batch: list[tuple[str, Tensor | str]] = []
+    for file in files:
+        try:
+            batch.append((str(file), read(file)))
+        except PhotoError as error:
+            batch.append((str(file), str(error)))
+        if len(batch) == batch_size:
+            yield from _caption_batch(captioner, batch, decoding)
+            batch = []
+    yield from _caption_batch(captioner, batch, decoding)
+
+
+def _caption_batch(
+    captioner: Captioner, batch: Sequence[tuple[str, Tensor | str]], decoding: Decoding
+) -> Iterable[PhotoCaptions]:
+    photos = [photo for _, photo in batch if isinstance(photo, Tensor)]
+    found = iter(captioner.caption(torch.stack(photos), decoding) if photos else [])
+    for file, photo in batch:
+        yield PhotoCaptions(file, [], photo) if isinstance(photo, str) else PhotoCaptions(file, next(found))

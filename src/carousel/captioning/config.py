@@ -1,0 +1,54 @@
+"""Every choice of a captioner, with a default for each; kept in the model file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ImageAt = Literal["init", "pre", "par", "merge"]
+
+
+class CaptioningConfig(BaseModel):
+    """The model, its training and how it is validated. Frozen; an unknown name or a value out of range is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # the model
+    image_at: ImageAt = Field("pre", description="where the photo enters the decoder; see carousel.captioning.NIC")
+    predict_start: bool = Field(False, description="score the image step's output against <start> (image_at = pre)")
+    cell: str = Field("lstm", description="the recurrence, by name")
+    layers: int = Field(1, ge=1, le=8)
+    hidden_size: int = Field(512, ge=1, le=8192)
+    embedding_size: int = Field(512, ge=1, le=8192)
+    tied: bool = Field(False, description="the output layer shares the word embedding's weights")
+    min_count: int = Field(5, ge=1, description="words rarer than this in the training captions become <unk>")
+    max_length: int = Field(18, ge=1, le=200, description="longest caption, in words; longer ones are cut for training")
+
+    # what it sees
+    finetune_from: int = Field(16, ge=0, le=16, description="blocks of the encoder from this on are trained; 16: none")
+    flips: bool = Field(True, description="train on mirrored photos too")
+
+    # regularisation
+    dropout: float = Field(0.5, ge=0, lt=1, description="on word and image embeddings and on the decoder's outputs")
+    feature_dropout: float = Field(0.3, ge=0, lt=1, description="on the image features")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="the share of input words replaced by <unk> in training")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    scheduled_sampling: float = Field(0.0, ge=0, le=1, description="the last epoch's share of sampled input words")
+
+    # training
+    epochs: int = Field(12, ge=1, le=10_000)
+    batch_photos: int = Field(32, ge=1, le=4096, description="photos a step; all captions of a photo go together")
+    learning_rate: float = Field(1e-3, gt=0, le=10)
+    encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    weight_decay: float = Field(0.0, ge=0, le=1)
+    clip_norm: float = Field(5.0, gt=0, description="the gradient's norm is cut to this")
+    averaging: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the weights; 0: none")
+    patience: int = Field(5, ge=1, description="stop after this many epochs without a better validation CIDEr")
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    # decoding, as validated and as the default of the model
+    beam: int = Field(3, ge=1, le=100)
+    length_normalisation: float = Field(0.0, ge=0, le=2)

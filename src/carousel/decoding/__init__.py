@@ -1,0 +1,20 @@
+"""From a decoder's step to sentences: greedy, beam search with N-best lists, sampling, constraints."""
+
+from .beam import beam_search, greedy_search
+from .constraints import forbid_repeats, forbid_words
+from .ensemble import ensemble
+from .sampling import sample, truncate_logits
+from .sentence import Sentence, Step, select_rows
+
+__all__ = [
+    "Sentence",
+    "Step",
+    "beam_search",
+    "ensemble",
+    "forbid_repeats",
+    "forbid_words",
+    "greedy_search",
+    "sample",
+    "select_rows",
+    "truncate_logits",
+]

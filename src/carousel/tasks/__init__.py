@@ -1,0 +1,1 @@
+"""Applications: one file each, read from top to bottom."""

@@ -1,0 +1,27 @@
+"""Training: the loop, its checkpoints, seeds and schedules, and the file that a model is kept in."""
+
+from .averaging import WeightAverage
+from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
+from .model_file import read_model_file, write_atomically, write_model_file
+from .precision import autocast, bfloat16_pays
+from .run_folder import RunFolder
+from .seeding import derived_seed, epoch_order, generator
+
+__all__ = [
+    "Loss",
+    "Plan",
+    "Progress",
+    "RunFolder",
+    "Trainable",
+    "Watcher",
+    "WeightAverage",
+    "autocast",
+    "bfloat16_pays",
+    "derived_seed",
+    "epoch_order",
+    "fit",
+    "generator",
+    "read_model_file",
+    "write_atomically",
+    "write_model_file",
+]
