@@ -1,3 +1,63 @@
-"""Carousel: learn from sequences with recurrent networks."""
+"""Carousel: learn from sequences with recurrent networks.
+
+    carousel.caption("dog.jpg")                     sentences about a photo
+    carousel.train("captions.jsonl", "photos")      a captioner of your own
+    carousel.evaluate("captions.jsonl", "photos")   how good it is
+    carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
+
+Names are loaded when first used, so that importing the package is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "caption": "carousel.tasks.captioning",
+    "train": "carousel.tasks.captioning",
+    "evaluate": "carousel.tasks.captioning",
+    "Captioner": "carousel.captioning",
+    "CaptioningConfig": "carousel.captioning",
+    "Decoding": "carousel.captioning",
+    "caption_photos": "carousel.captioning",
+    "Cell": "carousel.cells",
+    "Elman": "carousel.cells",
+    "GRU": "carousel.cells",
+    "LSTM": "carousel.cells",
+    "ResetAfterGRU": "carousel.cells",
+    "Recurrent": "carousel.nn",
+    "unroll": "carousel.nn",
+}
+
+if TYPE_CHECKING:
+    from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
+    from carousel.cells import GRU, LSTM, Cell, Elman, ResetAfterGRU
+    from carousel.nn import Recurrent, unroll
+    from carousel.tasks.captioning import caption, evaluate, train
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "Captioner",
+    "CaptioningConfig",
+    "Cell",
+    "Decoding",
+    "Elman",
+    "Recurrent",
+    "ResetAfterGRU",
+    "__version__",
+    "caption",
+    "caption_photos",
+    "evaluate",
+    "train",
+    "unroll",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'carousel' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

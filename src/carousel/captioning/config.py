@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from carousel.cells import cell_class
 
 ImageAt = Literal["init", "pre", "par", "merge"]
 
@@ -52,3 +54,9 @@ class CaptioningConfig(BaseModel):
     # decoding, as validated and as the default of the model
     beam: int = Field(3, ge=1, le=100)
     length_normalisation: float = Field(0.0, ge=0, le=2)
+
+    @field_validator("cell")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        cell_class(name)  # raises ConfigError with the nearest name
+        return name

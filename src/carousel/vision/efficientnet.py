@@ -93,7 +93,8 @@ class Unit(nn.Module):
             x, convolution.weight, convolution.bias, stride=stride, padding=padding, groups=convolution.groups
         )
         x = self.norm(x)
-        return functional.relu6(x) if self.activation else x
+        # In place, because fresh memory for every activation costs a tenth of the time, more in larger batches.
+        return functional.relu6(x, inplace=True) if self.activation else x
 
     def fold(self) -> None:
         """Move the batch normalisation, in place, into the convolution's weight and bias."""

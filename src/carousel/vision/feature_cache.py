@@ -63,7 +63,7 @@ def cached_features(
     fingerprint: str,
     *,
     size: int = 224,
-    batch_size: int = 8,
+    batch_size: int = 4,
     progress: Callable[[int, int], None] | None = None,
     on_error: OnError = "raise",
 ) -> Features:

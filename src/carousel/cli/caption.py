@@ -1,0 +1,126 @@
+"""``carousel caption``: photos in, sentences out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from carousel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from carousel.captioning import PhotoCaptions
+
+
+def caption(
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PHOTO... | DIR | -",
+            help="JPEG, PNG or WebP files, folders of them, or - to read paths from standard input.",
+        ),
+    ],
+    n: Annotated[int, typer.Option("--n", min=1, max=100, help="Sentences for each photo.")] = 1,
+    beam: Annotated[
+        int | None, typer.Option("--beam", min=1, max=100, help="Width of the beam; by default the model's own.")
+    ] = None,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="Draw sentences at random instead of searching for the likeliest.")
+    ] = False,
+    temperature: Annotated[
+        float, typer.Option(min=0.01, max=100, help="With --sample: below 1 likelier words, above 1 bolder ones.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=0, help="With --sample: only the k likeliest words; 0 allows all.")
+    ] = 0,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", min=0.001, max=1, help="With --sample: only the words that hold this much probability."
+        ),
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="With --sample: the same seed draws the same sentences.")
+    ] = 0,
+    length_normalisation: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=2, help="Divide log-probabilities by length to this power; by default the model's own."
+        ),
+    ] = None,
+    no_repeat: Annotated[
+        int,
+        typer.Option("--no-repeat", min=0, max=20, help="No run of this many words twice in a sentence; 0 allows all."),
+    ] = 0,
+    model: Annotated[Path | None, typer.Option("--model", help="A model file; by default the one that ships.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a photo.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="PAGE.html", help="Write a page that shows the photos with their sentences."),
+    ] = None,
+) -> None:
+    """Describe photos in a sentence, or in several."""
+    if sample and beam is not None:
+        raise ConfigError("--beam: has no meaning with --sample (got both); one of the two; leave one out")
+    from carousel.captioning import SHIPPED, Captioner, Decoding, caption_photos
+    from carousel.vision.photo import find_photos
+
+    captioner = Captioner.load(model or SHIPPED)
+    decoding = Decoding(
+        n=n,
+        beam=beam,
+        length_normalisation=length_normalisation,
+        sample=sample,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        no_repeat=no_repeat,
+        seed=seed,
+    )
+    streamed = photos == ["-"]
+    files: Iterable[str | Path] = _paths_from_input() if streamed else find_photos(photos)
+    results = []
+    failed = False
+    for result in caption_photos(captioner, files, decoding, batch_size=1 if streamed else 8):
+        failed |= result.error is not None
+        _print(result, as_json)
+        if report is not None:
+            results.append(result)
+    if report is not None:
+        print(_write_report(report, results, model), file=sys.stderr if as_json else sys.stdout)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _paths_from_input() -> Iterator[str]:
+    """One path a line; empty lines are skipped."""
+    for line in sys.stdin:
+        if path := line.rstrip("\r\n"):
+            yield path
+
+
+def _print(result: PhotoCaptions, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result.as_json(), ensure_ascii=False), flush=True)
+    elif result.error is not None:
+        print(result.error, file=sys.stderr, flush=True)
+    else:
+        print(result.file)
+        for found in result.captions:
+            print(f"  {found.text}  ({found.logprob:.2f}{', new' if found.novel else ''})")
+        sys.stdout.flush()
+
+
+def _write_report(path: Path, results: list[PhotoCaptions], model: Path | None) -> Path:
+    from carousel.reports import PhotoResult, write_caption_report
+
+    shown = [
+        PhotoResult(r.file, r.captions, Path(r.file).read_bytes() if r.error is None else None, r.error)
+        for r in results
+    ]
+    name = "the model that ships with Carousel, trained on Flickr8k" if model is None else str(model)
+    return write_caption_report(path, shown, title="Captions", model_line=f"Show and Tell: {name}")
