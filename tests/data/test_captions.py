@@ -122,7 +122,7 @@ def test_karpathys_folders(write: Write) -> None:
 
 def test_line_breaks_within_captions(write: Write) -> None:
     assert read_captions(write('file,caption\na.jpg,"A dog\nruns ."\n')).photos[0].captions == ["A dog runs ."]
-    assert read_captions(write(json_lines({"file": "a.jpg", "caption": "A\u2028dog"}))).photos[0].captions == ["A dog"]
+    assert read_captions(write('{"file": "a.jpg", "caption": "A\u2028dog"}\n')).photos[0].captions == ["A dog"]
 
 
 def said(path: Path, **options: object) -> str:
