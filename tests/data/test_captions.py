@@ -82,6 +82,10 @@ def test_byte_order_marks_line_ends_and_gzip(write: Write, content: str) -> None
     assert read_captions(write(gzip.compress(windows))).photos == PHOTOS
 
 
+def test_a_table_with_the_line_ends_of_old(write: Write) -> None:
+    assert read_captions(write(COMMAS.replace("\n", "\r"))).photos == PHOTOS
+
+
 def test_a_token_file(write: Write) -> None:
     content = 'a.jpg#0\tA dog , running .\nb.jpg#0\tA "big" cat .\na.jpg#1\tTwo dogs .\n\nc.jpg#4\tA bird .\n'
     assert read_captions(write(content)).photos == UNSPLIT
@@ -176,7 +180,16 @@ def said(path: Path, **options: object) -> str:
         ),
         (
             json_lines({"file": "", "caption": "A dog"}),
-            "captions:1: no file name (got ''); the name of a photo is needed; add it",
+            "captions:1: no file name (got ''); the name of a photo is needed; mend it",
+        ),
+        (
+            json_lines({"file": "a\n.jpg", "caption": "A dog"}),
+            "captions:1: no file name (got 'a\\n.jpg'); the name of a photo is needed; mend it",
+        ),
+        (
+            "x" * 200_000,
+            "captions:1: not a header (got field larger than field limit (131072)); names of columns are needed; "
+            "check the file",
         ),
         (
             json_lines({"file": "a.jpg", "captions": ["A dog", " . "]}),

@@ -203,7 +203,7 @@ def _token_file(text: str, path: str | Path) -> Iterator[Record]:
 
 
 def _table(text: str, path: str | Path) -> Iterator[Record]:
-    header, delimiter = _header(text.partition("\n")[0].rstrip("\r"))
+    header, delimiter = _header(re.split(r"[\r\n]", text, maxsplit=1)[0], path)
     file = _column(header, FILE_NAMES, path)
     captions = [i for i, name in enumerate(header) if name.rstrip("_0123456789") in CAPTION_NAMES]
     if not captions:
@@ -237,15 +237,19 @@ def _table(text: str, path: str | Path) -> Iterator[Record]:
         line = rows.line_num + 1
 
 
-def _header(line: str) -> tuple[list[str], str]:
+def _header(line: str, path: str | Path) -> tuple[list[str], str]:
     """The column names in a header line, in lower case, and the delimiter that finds the most of them."""
-
-    def names(delimiter: str) -> list[str]:
-        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-        return [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in cells]
-
-    delimiter = max(_DELIMITERS, key=lambda delimiter: len(names(delimiter)))
-    return names(delimiter), delimiter
+    found: dict[str, list[str]] = {}
+    for delimiter in _DELIMITERS:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:1: not a header (got {error}); names of columns are needed; check the file"
+            ) from error
+        found[delimiter] = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in cells]
+    delimiter = max(_DELIMITERS, key=lambda delimiter: len(found[delimiter]))
+    return found[delimiter], delimiter
 
 
 def _column(header: Sequence[str], names: Sequence[str], path: str | Path) -> int:

@@ -96,8 +96,8 @@ def _merged(records: Iterable[Record], path: str | Path) -> list[CaptionedPhoto]
     places: dict[str, Record] = {}
     for record in records:
         where = f"{path}:{record.place}"
-        if not record.file:
-            raise DataError(f"{where}: no file name (got ''); the name of a photo is needed; add it")
+        if not record.file or not record.file.isprintable():
+            raise DataError(f"{where}: no file name (got {record.file!r}); the name of a photo is needed; mend it")
         for caption in record.captions or [""]:
             if not caption_words(caption):
                 raise DataError(
