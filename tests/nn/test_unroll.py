@@ -9,11 +9,12 @@ import pytest
 import torch
 from cell_registry import CASES, Case, assert_same, every_cell, gradients, plain_loop, ragged_inputs, random_state
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from carousel.cells import GRU, LSTM, Cell
 from carousel.errors import ConfigError
 from carousel.nn import unroll
-from carousel.nn.unroll import Ragged
+from carousel.nn.unroll import Layout
 
 
 def everything(cell: Cell, outputs: Tensor, state: Any, ends: list[Tensor]) -> list[Tensor]:
@@ -79,21 +80,66 @@ def test_padding_beyond_the_longest_sequence_is_zero() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
 def test_full_lengths_are_no_lengths(dtype: torch.dtype) -> None:
     cell, inputs = LSTM(3, 4), torch.randn(5, 2, 3)
-    assert Ragged.of(torch.tensor([5, 5], dtype=dtype), inputs) is None
+    assert Layout.of(inputs, torch.tensor([5, 5], dtype=dtype)) == Layout.of(inputs, None)
     with_lengths, without = unroll(cell, inputs, lengths=torch.tensor([5, 5], dtype=dtype)), unroll(cell, inputs)
     assert_same([with_lengths[0], *with_lengths[1]], [without[0], *without[1]], tolerance=0)
 
 
-def test_a_mask_forgotten_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Ragged, "clear", lambda self, sequence, length=None: sequence)
+def test_sequences_left_out_of_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "restore", lambda self, state: state)
     with pytest.raises(AssertionError, match="not close"):
         test_ragged_is_each_sequence_alone(CASES[0], [6, 2, 1, 4], 0.0)
 
 
-def test_a_state_that_runs_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "where", lambda here, new, old: new)
+def test_a_sequence_that_runs_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Layout.of
+    monkeypatch.setattr(Layout, "of", lambda inputs, lengths: full(inputs, None))
     with pytest.raises(AssertionError, match="not close"):
         test_ragged_is_each_sequence_alone(CASES[0], [6, 2, 1, 4], 0.0)
+
+
+def masked_loop(cell: Cell, inputs: Tensor, state: Any, lengths: Tensor) -> tuple[Tensor, Any]:
+    """All sequences to the last step, what is past a length thrown away."""
+    outputs = []
+    for t, x in enumerate(inputs):
+        here = (t < lengths)[:, None]
+        state = cell.State(*(torch.where(here, *pair) for pair in zip(cell.step(x, state), state, strict=True)))
+        outputs.append(state[0] * here)
+    return torch.stack(outputs), state
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.traceable], ids=lambda case: case.name)
+def test_shrinking_is_masking(case: Case) -> None:
+    cell, lengths = case.cell(), torch.tensor([1, 4, 6, 4, 2])
+    inputs, start = ragged_inputs(lengths), random_state(cell, 5)
+    got = everything(cell, *unroll(cell, inputs, start, lengths), [inputs, *start])
+    assert_same(got, everything(cell, *masked_loop(cell, inputs, start, lengths), [inputs, *start]))
+
+
+def test_a_step_is_of_the_sequences_still_alive() -> None:
+    sizes: list[int] = []
+
+    class Counting(GRU):
+        def step(self, x: Tensor, state: GRU.State) -> GRU.State:
+            sizes.append(len(x))  # a traced step has no length, so this one runs as written
+            return super().step(x, state)
+
+    unroll(Counting(3, 4), torch.randn(8, 4, 3), lengths=torch.tensor([5, 2, 1, 5]))
+    assert sizes == [4, 3, 2, 2, 2]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.traceable], ids=lambda case: case.name)
+def test_a_batch_costs_what_its_sequences_cost_alone(case: Case) -> None:
+    def flops(inputs: Tensor, lengths: Tensor | None) -> int:
+        with FlopCounterMode(display=False) as counter:
+            outputs, _ = unroll(cell, inputs, random_state(cell, inputs.shape[1]), lengths)
+            outputs.sum().backward()
+        return counter.get_total_flops()
+
+    cell, lengths = case.cell(), torch.tensor([5, 2, 1, 4])
+    inputs = torch.randn(6, 4, 3, dtype=torch.float64, requires_grad=True)
+    alone = [flops(inputs[:length, b : b + 1], None) for b, length in enumerate(lengths.tolist())]
+    assert flops(inputs, lengths) == sum(alone) > 0
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3), (5, 0, 3), (5, 2, 4), (5, 3), (1, 5, 2, 3)], ids=str)

@@ -50,18 +50,18 @@ class Hoisted:
     runs: tuple[Run, ...]
     reads_x: bool
 
-    def steps(self, cell: Cell, inputs: Tensor) -> Iterator[Callable[[Any], Any]]:
-        """For each time step of inputs (T, B, I), the function from the state before it to the state after it."""
+    def steps(self, cell: Cell, inputs: Tensor, sizes: list[int]) -> Iterator[Callable[[Any], Any]]:
+        """For each time step of packed inputs (Σ sizes, I), the function from the state before it to that after it."""
         operands: list[Any] = []  # each a sequence over time
         for run in self.runs:
             block: Any = cell.get_submodule(run.block)
             W, U, b = block.rows(run.first, run.last)
             if run.reads_input:
-                # Unbound at once, so that backward stacks the gradients; indexing would fill (T, B, K·H) at each step.
-                operands.append(F.linear(inputs, W, b).unbind())
+                # Split at once, so that backward joins the gradients; slicing would fill (Σ sizes, K·H) at each step.
+                operands.append(F.linear(inputs, W, b).split_with_sizes(sizes))
             if run.reads_hidden:
-                operands.append([U.t()] * len(inputs))
-        xs = inputs.unbind() if self.reads_x else [None] * len(inputs)
+                operands.append([U.t()] * len(sizes))
+        xs = inputs.split_with_sizes(sizes) if self.reads_x else [None] * len(sizes)
         for x, *at_t in zip(xs, *operands, strict=True):
             yield partial(self._step, cell, x, at_t)
 

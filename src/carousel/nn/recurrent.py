@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell, cell_class, from_torch, to_torch
 from carousel.errors import ConfigError
-from carousel.nn.unroll import Ragged, check_inputs, run, starting_state, steps
+from carousel.nn.unroll import Layout, check_inputs, run, starting_state, steps
 
 
 class Recurrent(nn.Module):
@@ -81,16 +81,17 @@ class Recurrent(nn.Module):
         """
         sequence = inputs.transpose(0, 1) if self.batch_first and inputs.dim() == 3 else inputs
         check_inputs(sequence, self.input_size)
-        ragged = None if lengths is None else Ragged.of(lengths, sequence)
-        if ragged is not None:
-            sequence = ragged.clear(sequence)
+        layout = Layout.of(sequence, lengths)
+        outputs = layout.pack(sequence)
         states: list[Any] = []
         for cell, before in zip(self._layers(), self._split(state), strict=True):
             if states and self.dropout:
-                sequence = F.dropout(sequence, self.dropout, self.training)
-            sequence, after = run(cell, sequence, starting_state(cell, sequence, before), ragged)
-            states.append(after)
-        return (sequence.transpose(0, 1) if self.batch_first else sequence), tuple(states)
+                outputs = F.dropout(outputs, self.dropout, self.training)
+            start = layout.sort(starting_state(cell, sequence, before))
+            outputs, after = run(cell, outputs, layout.sizes, start)
+            states.append(layout.restore(after))
+        padded = layout.unpack(outputs)
+        return (padded.transpose(0, 1) if self.batch_first else padded), tuple(states)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streams and decoders: output (B, H) and the state, from x: (B, I)."""
@@ -100,9 +101,8 @@ class Recurrent(nn.Module):
         for cell, before in zip(self._layers(), self._split(state), strict=True):
             if states and self.dropout:
                 x = F.dropout(x, self.dropout, self.training)
-            inputs = x.unsqueeze(0)
-            [step] = steps(cell, inputs)
-            states.append(step(starting_state(cell, inputs, before)))
+            [step] = steps(cell, x, [len(x)])
+            states.append(step(starting_state(cell, x, before)))
             x = states[-1][0]
         return x, tuple(states)
 

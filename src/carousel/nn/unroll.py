@@ -24,14 +24,15 @@ def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None
             outputs.append(state[0])
         return torch.stack(outputs), state
 
-    but with the input products of all time steps in one matrix product before the loop (see `carousel.nn.hoist`).
+    but with the input products of all time steps in one matrix product before the loop (see `carousel.nn.hoist`), and
+    without the steps past a sequence's length.
 
     Args:
         cell: the recurrence.
         inputs: (T, B, I).
         state: what to start from, fields (B, H); the cell's `initial_state` by default.
-        lengths: (B,), integers from 1 to T. Past its length a sequence's outputs are zero and its state stands still;
-            what the padding holds, even NaN, reaches neither results nor gradients.
+        lengths: (B,), integers from 1 to T. Past its length a sequence costs nothing, its outputs are zero and its
+            state stands still; what the padding holds, even NaN, is never read.
 
     Returns:
         outputs: (T, B, H), and the state after each sequence's own last step.
@@ -47,61 +48,98 @@ def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None
     (0, True)
     """
     check_inputs(inputs, cell.input_size)
-    ragged = None if lengths is None else Ragged.of(lengths, inputs)
-    if ragged is not None:
-        inputs = ragged.clear(inputs)
-    return run(cell, inputs, starting_state(cell, inputs, state), ragged)
+    layout = Layout.of(inputs, lengths)
+    start = layout.sort(starting_state(cell, inputs, state))
+    outputs, state = run(cell, layout.pack(inputs), layout.sizes, start)
+    return layout.unpack(outputs), layout.restore(state)
 
 
-def run(cell: Cell, inputs: Tensor, state: Any, ragged: Ragged | None) -> tuple[Tensor, Any]:
-    """`unroll` of arguments that are checked, and zero in the padding."""
-    outputs = []
-    longest, shortest = (len(inputs), len(inputs)) if ragged is None else (ragged.longest, ragged.shortest)
-    for t, step in enumerate(steps(cell, inputs[:longest])):
-        before, state = state, step(state)
-        if ragged is not None and t >= shortest:
-            here = ragged.valid[t]
-            state = cell.State(*(torch.where(here, new, old) for new, old in zip(state, before, strict=True)))
+def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[Tensor, Any]:
+    """`unroll` of packed inputs (Σ sizes, I), of which step t reads the next `sizes[t]` rows.
+
+    Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed
+    in the same way; the state is that of every sequence after its own last step.
+    """
+    outputs: list[Tensor] = []
+    ended: list[Any] = []
+    for size, step in zip(sizes, steps(cell, inputs, sizes), strict=True):
+        alive = len(state[0])
+        if size < alive:
+            halves = zip(*(field.split_with_sizes([size, alive - size]) for field in state), strict=True)
+            state, end = (cell.State(*fields) for fields in halves)
+            ended.append(end)
+        state = step(state)
         outputs.append(state[0])
-    stacked = torch.stack(outputs)
-    return (stacked if ragged is None else ragged.clear(stacked, len(inputs))), state
+    if ended:
+        state = cell.State(*map(torch.cat, zip(state, *reversed(ended), strict=True)))
+    return torch.cat(outputs), state
 
 
-def steps(cell: Cell, inputs: Tensor) -> Iterable[Callable[[Any], Any]]:
-    """For each time step of inputs (T, B, I), the function from the state before it to the state after it."""
+def steps(cell: Cell, inputs: Tensor, sizes: list[int]) -> Iterable[Callable[[Any], Any]]:
+    """For each time step of packed inputs, the function from the state before it to the state after it."""
     fast = hoisted(cell)
-    return [partial(cell.step, x) for x in inputs.unbind()] if fast is None else fast.steps(cell, inputs)
+    if fast is not None:
+        return fast.steps(cell, inputs, sizes)
+    return [partial(cell.step, x) for x in inputs.split_with_sizes(sizes)]
 
 
 @dataclass(frozen=True)
-class Ragged:
-    """Which steps of a padded batch are real."""
+class Layout:
+    """Where the real steps of a batch (T, B) are.
 
-    valid: Tensor  # (T, B, 1) bool
-    shortest: int
-    longest: int
+    Packed, they stand one below the other: all of the first time step, all of the second and so on, in each the longest
+    sequence first, so that those still alive are the first `sizes[t]`. Where nothing is padded, packing is a view.
+    """
+
+    shape: tuple[int, int]  # T, B
+    sizes: list[int]  # the sequences alive at each step, down to the last step with any
+    order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
+    rows: Tensor | None = None  # (Σ sizes,) where in (T·B, ...) each real step is; None if nothing is padded
 
     @classmethod
-    def of(cls, lengths: Tensor, inputs: Tensor) -> Ragged | None:
-        """None if no sequence of inputs (T, B, I) has padding."""
+    def of(cls, inputs: Tensor, lengths: Tensor | None) -> Layout:
+        """The layout of inputs (T, B, I) of the given lengths (B,), None for all T."""
         T, B = inputs.shape[:2]
+        if lengths is None:
+            return cls((T, B), [B] * T)
         if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             got = f"{tuple(lengths.shape)} of {lengths.dtype}"
             raise ConfigError(f"lengths: wrong shape or type (got {got}); integers of shape ({B},); one per sequence")
-        shortest, longest = (int(bound) for bound in lengths.aminmax())
+        falling, order = lengths.cpu().sort(descending=True, stable=True)
+        longest, shortest = int(falling[0]), int(falling[-1])
         if shortest < 1 or longest > T:
             outside = shortest if shortest < 1 else longest
             raise ConfigError(f"lengths: out of range (got {outside}); 1 to {T}, the time steps; drop empty sequences")
         if shortest == T:
-            return None
-        time = torch.arange(T, device=inputs.device)
-        return cls((time[:, None] < lengths.to(inputs.device)).unsqueeze(-1), shortest, longest)
+            return cls((T, B), [B] * T)
+        time = torch.arange(longest)[:, None]
+        alive = time < falling  # (longest, B)
+        rows = (time * B + order)[alive]
+        return cls((T, B), alive.sum(1).tolist(), order.to(inputs.device), rows.to(inputs.device))
 
-    def clear(self, sequence: Tensor, length: int | None = None) -> Tensor:
-        """The sequence (T, B, ...) with zeros in its padding, drawn out to `length` by more of them."""
-        cleared = sequence.masked_fill(~self.valid[: len(sequence)], 0)
-        missing = 0 if length is None else length - len(sequence)
-        return torch.cat([cleared, cleared.new_zeros(missing, *cleared.shape[1:])]) if missing else cleared
+    def pack(self, padded: Tensor) -> Tensor:
+        """(T, B, ...) -> (Σ sizes, ...)."""
+        flat = padded.flatten(0, 1)
+        return flat if self.rows is None else flat.index_select(0, self.rows)
+
+    def unpack(self, packed: Tensor) -> Tensor:
+        """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
+        if self.rows is not None:
+            T, B = self.shape
+            packed = packed.new_zeros(T * B, *packed.shape[1:]).index_copy(0, self.rows, packed)
+        return packed.view(*self.shape, *packed.shape[1:])
+
+    def sort(self, state: Any) -> Any:
+        """The state with its sequences in the order of packing."""
+        return state if self.order is None else _rows(state, self.order)
+
+    def restore(self, state: Any) -> Any:
+        """The state with its sequences in their own order: the inverse of `sort`."""
+        return state if self.order is None else _rows(state, self.order.argsort())
+
+
+def _rows(state: Any, rows: Tensor) -> Any:
+    return type(state)(*(field.index_select(0, rows) for field in state))
 
 
 def check_inputs(inputs: Tensor, input_size: int) -> None:
