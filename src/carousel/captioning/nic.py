@@ -64,7 +64,7 @@ class NIC(nn.Module):
         outputs = H + E if at == "merge" else H
         self.narrow = nn.Linear(outputs, E, bias=False) if config.tied and outputs != E else nn.Identity()
         self.output = nn.Linear(E if config.tied else outputs, vocabulary)
-        nn.init.uniform_(self.embedding.weight, -0.08, 0.08)
+        nn.init.normal_(self.embedding.weight, std=0.2)
         nn.init.zeros_(self.embedding.weight[PAD])
         if config.tied:
             self.output.weight = self.embedding.weight
@@ -93,7 +93,7 @@ class NIC(nn.Module):
         scored = lengths
         if image_step is not None:
             embedded, lengths = torch.cat([image_step[None], embedded]), lengths + 1
-        hidden, _ = self.decoder(embedded, state)  # causal: what the padding holds reaches no scored output
+        hidden, _ = self.decoder(embedded, state, lengths)
         if image_step is not None and not self.config.predict_start:
             hidden = hidden[1:]
         elif image_step is not None:
