@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from .constraints import forbid_repeats, forbid_words
 from .sentence import Sentence, Step, normalised_score, select_rows, sentences
@@ -45,8 +46,9 @@ def beam_search(
     forbidden = [*forbidden, start]
 
     first = forbid_words(logits, forbidden).log_softmax(1)
-    totals, words = first.topk(min(width, vocabulary), 1)  # (B, K)
-    width = totals.shape[1]
+    spare = max(0, width - vocabulary)  # the beam may be wider than there are first words
+    totals, words = F.pad(first, (0, spare), value=float("-inf")).topk(width, 1)  # (B, K)
+    words = words.where(totals.isfinite(), stop)
     device = totals.device
     state = select_rows(state, torch.arange(batch, device=device).repeat_interleave(width))
     written, logprobs = words.reshape(-1, 1), totals.reshape(-1, 1)  # (B K, t)
@@ -78,8 +80,7 @@ def beam_search(
     flat = (rows + order[:, :n_best]).flatten()
     found = sentences(written[flat], logprobs[flat], stop)
     possible = totals.flatten()[flat].isfinite().tolist()  # a tiny vocabulary can have fewer sentences than asked for
-    kept = min(n_best, width)
-    return [[found[i] for i in range(b * kept, (b + 1) * kept) if possible[i]] for b in range(batch)]
+    return [[found[i] for i in range(b * n_best, (b + 1) * n_best) if possible[i]] for b in range(batch)]
 
 
 def greedy_search(step: Step, state: Any, *, batch: int, start: int, stop: int, max_length: int = 20) -> list[Sentence]:

@@ -27,7 +27,9 @@ def truncate_logits(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tenso
     if top_p < 1.0:
         ordered, order = logits.sort(1, descending=True)
         before = ordered.softmax(1).cumsum(1) - ordered.softmax(1)
-        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
+        beyond = before >= top_p
+        beyond[:, 0] = False
+        outside = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, beyond)
         logits = logits.masked_fill(outside, float("-inf"))
     return logits
 

@@ -32,6 +32,7 @@ class Sentence(NamedTuple):
 def select_rows(state: State, rows: Tensor) -> State:
     """The rows of every tensor in a nested tuple of tensors; axis 0 is the batch.
 
+    >>> import torch
     >>> select_rows((torch.arange(3), (torch.eye(3),)), torch.tensor([2, 2]))[0]
     tensor([2, 2])
     """
