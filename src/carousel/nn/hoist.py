@@ -60,6 +60,8 @@ class Hoisted:
                 # Split at once, so that backward joins the gradients; slicing would fill (Σ sizes, K·H) at each step.
                 operands.append(F.linear(inputs, W, b).split_with_sizes(sizes))
             if run.reads_hidden:
+                # Autocast casts it anew at each step. Cast once before, an LSTM would be 5 % faster, but U's gradient
+                # would be summed over time in bfloat16: after 200 steps 1.7 % off instead of 0.5 %.
                 operands.append([U.t()] * len(sizes))
         xs = inputs.split_with_sizes(sizes) if self.reads_x else [None] * len(sizes)
         for x, *at_t in zip(xs, *operands, strict=True):
