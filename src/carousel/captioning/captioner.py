@@ -15,7 +15,7 @@ from carousel.captioning.config import CaptioningConfig
 from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
-from carousel.decoding import Sentence, beam_search, ensemble, sample
+from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
 from carousel.errors import ModelFileError, PhotoError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
@@ -82,12 +82,29 @@ class Captioner:
     def describe(self, features: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """Captions, best first, of photos' features (N, F)."""
         with torch.inference_mode():
-            for member in self.members:
-                member.eval()
-            state = tuple(member.start(features.float()) for member in self.members)
-            step = ensemble([member.step for member in self.members])
+            step, state = self._begin(features)
             found = self._decode(step, state, len(features), decoding)
         return [[self._caption(sentence) for sentence in sentences] for sentences in found]
+
+    def draw(self, features: Tensor, n: int, generator: torch.Generator) -> list[Sentence]:
+        """`n` sentences for each photo's features (N, F), drawn without dropout: N·n of them, photo by photo."""
+        with torch.no_grad():
+            training = [member.training for member in self.members]
+            step, state = self._begin(features)
+            limit = self.config.max_length
+            drawn = sample(
+                step, state, batch=len(features), start=START, stop=STOP, n=n, max_length=limit,
+                forbidden=(PAD, UNKNOWN), generator=generator,
+            )  # fmt: skip
+            for member, was in zip(self.members, training, strict=True):
+                member.train(was)
+        return [sentence for sentences in drawn for sentence in sentences]
+
+    def _begin(self, features: Tensor) -> tuple[Step, Any]:
+        for member in self.members:
+            member.eval()
+        state = tuple(member.start(features.float()) for member in self.members)
+        return ensemble([member.step for member in self.members]), state
 
     def _decode(self, step: Any, state: Any, batch: int, d: Decoding) -> list[list[Sentence]]:
         common: dict[str, Any] = {

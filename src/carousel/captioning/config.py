@@ -28,25 +28,31 @@ class CaptioningConfig(BaseModel):
     max_length: int = Field(18, ge=1, le=200, description="longest caption, in words; longer ones are cut for training")
 
     # what it sees
-    finetune_from: int = Field(16, ge=0, le=16, description="blocks of the encoder from this on are trained; 16: none")
+    finetune_from: int = Field(
+        16, ge=0, le=16, description="blocks of the encoder from this on, 0 to 11, are trained; 16: none"
+    )
     flips: bool = Field(True, description="train on mirrored photos too")
 
     # regularisation
-    dropout: float = Field(0.5, ge=0, lt=1, description="on word and image embeddings and on the decoder's outputs")
-    feature_dropout: float = Field(0.3, ge=0, lt=1, description="on the image features")
+    dropout: float = Field(0.3, ge=0, lt=1, description="on word and image embeddings and on the decoder's outputs")
+    feature_dropout: float = Field(0.2, ge=0, lt=1, description="on the image features")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="the share of input words replaced by <unk> in training")
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     scheduled_sampling: float = Field(0.0, ge=0, le=1, description="the last epoch's share of sampled input words")
 
     # training
+    loss: Literal["likelihood", "self-critical"] = Field(
+        "likelihood", description="self-critical: the CIDEr-D of sampled captions, to go on from a trained model"
+    )
+    samples: int = Field(5, ge=2, le=100, description="captions drawn for each photo when the loss is self-critical")
     epochs: int = Field(12, ge=1, le=10_000)
     batch_photos: int = Field(32, ge=1, le=4096, description="photos a step; all captions of a photo go together")
-    learning_rate: float = Field(1e-3, gt=0, le=10)
+    learning_rate: float = Field(2e-3, gt=0, le=10)
     encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     weight_decay: float = Field(0.0, ge=0, le=1)
     clip_norm: float = Field(5.0, gt=0, description="the gradient's norm is cut to this")
-    averaging: float = Field(0.999, ge=0, lt=1, description="decay of the running average of the weights; 0: none")
+    averaging: float = Field(0.99, ge=0, lt=1, description="decay of the running average of the weights; 0: none")
     patience: int = Field(5, ge=1, description="stop after this many epochs without a better validation CIDEr")
     mixed_precision: Literal["auto", "on", "off"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
@@ -54,6 +60,13 @@ class CaptioningConfig(BaseModel):
     # decoding, as validated and as the default of the model
     beam: int = Field(3, ge=1, le=100)
     length_normalisation: float = Field(0.0, ge=0, le=2)
+
+    @field_validator("finetune_from")
+    @classmethod
+    def _keeps_early_features(cls, block: int) -> int:
+        if 11 < block < 16:
+            raise ValueError("0 to 11, or 16 for none")
+        return block
 
     @field_validator("cell")
     @classmethod

@@ -9,27 +9,31 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from carousel.vision.efficientnet import HEAD_CHANNELS, EfficientNetLite0
+from carousel.vision.efficientnet import HEAD_CHANNELS, STAGES, EfficientNetLite0
 from carousel.vision.feature_cache import encoder_fingerprint
 
 ALL_FROZEN = 16  # the number of blocks
+EARLY = 11  # the block whose input is the first part of the features
 
 
 class PhotoEncoder(nn.Module):
-    """EfficientNet-Lite0 as ``upper(lower(photos))``: (N, 3, 224, 224) 8-bit RGB -> features (N, F).
+    """EfficientNet-Lite0 as ``upper(lower(photos))``: (N, 3, 224, 224) 8-bit RGB -> features (N, 1712).
+
+    The features are the means over the photo of three depths: the input of block 11 (112 channels), where colours and
+    textures are still plain, the input of the head (320), and its output (1280).
 
     `lower` never changes, so that its result can be kept on disk. `upper` has the blocks from `finetune_from` on and
     the head, which are trained but for two things: batch normalisation keeps ImageNet's statistics (its scale and shift
     are trained), and the depthwise filters stay, because on a CPU their gradient costs more than all else together.
     With `finetune_from` 16 nothing is trained, `lower` does it all and `upper` only hands on.
 
-    >>> encoder = PhotoEncoder(finetune_from=12)
+    >>> encoder = PhotoEncoder(finetune_from=9)
     >>> lower = encoder.lower(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
     >>> lower.shape, encoder.upper(lower).shape
-    (torch.Size([1, 192, 7, 7]), torch.Size([1, 1280]))
+    (torch.Size([1, 112, 14, 14]), torch.Size([1, 1712]))
     """
 
-    features = HEAD_CHANNELS
+    features = STAGES[4].channels + STAGES[-1].channels + HEAD_CHANNELS
 
     def __init__(self, finetune_from: int = ALL_FROZEN) -> None:
         super().__init__()
@@ -51,20 +55,20 @@ class PhotoEncoder(nn.Module):
         frozen = nn.ModuleList([self.network.stem, *self.network.blocks[: self.finetune_from]])
         if self.finetune_from == ALL_FROZEN:
             frozen.append(self.network.head)
-        return encoder_fingerprint(frozen, f"lower {self.finetune_from}")
+        return encoder_fingerprint(frozen, f"lower {self.finetune_from}, features {self.features}")
 
     def lower(self, photos: Tensor) -> Tensor:
         """What is kept on disk: the input of the first trained block, or the features where none is."""
         with torch.no_grad():
             if self.finetune_from == ALL_FROZEN:
-                return _pool(self.network(photos))
+                return _features(self.network, self.network.stem_to(photos, 0), 0)
             return self.network.stem_to(photos, self.finetune_from)
 
     def upper(self, lower: Tensor) -> Tensor:
         """Features (N, F) from what `lower` gave."""
         if self.finetune_from == ALL_FROZEN:
             return lower
-        return _pool(self.network.from_block(lower, self.finetune_from))
+        return _features(self.network, lower, self.finetune_from)
 
     def forward(self, photos: Tensor) -> Tensor:
         return self.upper(self.lower(photos))
@@ -97,9 +101,11 @@ class FoldedEncoder(nn.Module):
         self.network = network
 
     def forward(self, photos: Tensor) -> Tensor:
-        return _pool(self.network(photos))
+        return _features(self.network, self.network.stem_to(photos, 0), 0)
 
 
-def _pool(regions: Tensor) -> Tensor:
-    """(N, 1280, H, W) -> (N, 1280)."""
-    return regions.mean((2, 3))
+def _features(network: EfficientNetLite0, x: Tensor, block: int) -> Tensor:
+    """The input of `block` -> features (N, 1712)."""
+    middle = network.forward_blocks(x, block, EARLY)
+    last = network.forward_blocks(middle, EARLY)
+    return torch.cat([maps.mean((2, 3)) for maps in (middle, last, network.head(last))], 1)

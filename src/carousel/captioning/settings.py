@@ -73,5 +73,5 @@ def _problem(details: Any, where: dict[str, str], values: dict[str, Any]) -> str
         near = difflib.get_close_matches(name, CaptioningConfig.model_fields, 1)
         advice = f"did you mean {near[0]}?" if near else "carousel train --settings lists them"
         return f"{got}no such setting (got {values[name]}); {advice}"
-    allowed = details["msg"].removeprefix("Input should be ")
+    allowed = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{got}not allowed (got {values[name]!r}); {allowed}; carousel train --settings lists them"

@@ -17,6 +17,9 @@ def train(
         "runs/captioner"
     ),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --run.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", metavar="MODEL", help="A model file of the same shape to begin with.")
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE.toml", help="Settings, one a line.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -48,7 +51,15 @@ def train(
     chosen = read_settings(config, [*(settings or []), *([f"seed={seed}"] if seed is not None else [])])
     named = {"train": train_list, "val": val_list, "test": test_list}
     lists = {split: path for split, path in named.items() if path is not None}
-    captioning.train(captions, images, run=run, lists=lists or None, resume=resume, config=chosen)  # type: ignore[arg-type]
+    captioning.train(
+        captions,
+        images,
+        run=run,
+        lists=lists or None,  # type: ignore[arg-type]
+        resume=resume,
+        start_from=start_from,
+        config=chosen,
+    )
     print(f"{run / 'model.safetensors'}\n{run / 'report.html'}")
 
 

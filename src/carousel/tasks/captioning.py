@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from carousel.captioning import (
 )
 from carousel.data.captions import CaptionedPhoto, CaptionSet, Split, read_captions
 from carousel.data.vocabulary import START, Vocabulary, caption_words
-from carousel.errors import DataError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics import CaptionScores, CiderD, score_captions
 from carousel.metrics.diversity import sentence_hashes
 from carousel.metrics.words import normalise
@@ -116,16 +117,26 @@ class CaptioningTask:
     """What `carousel.training.fit` trains."""
 
     def __init__(
-        self, config: CaptioningConfig, encoder: PhotoEncoder, train: Pictures, val: Pictures, file: Path
+        self,
+        config: CaptioningConfig,
+        encoder: PhotoEncoder,
+        train: Pictures,
+        val: Pictures,
+        file: Path,
+        start_from: Captioner | None = None,
     ) -> None:
         self.config, self.encoder, self.train, self.val, self.file = config, encoder, train, val, file
         sentences = [words for captions in train.captions for words in captions]
-        self.vocabulary = Vocabulary.build(sentences, config.min_count)
+        known = start_from.vocabulary if start_from else None
+        self.vocabulary = known or Vocabulary.build(sentences, config.min_count)
         self.encoded = [[self.vocabulary.encode(words) for words in captions] for captions in train.captions]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.nic = NIC(config, encoder.features, len(self.vocabulary))
-        self.nic.standardise_by(self.look(train.lower))
+        if start_from:
+            self._take(start_from)
+        else:
+            self.nic.standardise_by(self.look(train.lower))
         self.model = torch.nn.ModuleDict({"encoder": encoder, "decoder": self.nic})
         self.steps = math.ceil(len(train.files) / config.batch_photos)
         hashes = sorted(sentence_hashes(" ".join(words) for words in sentences))
@@ -134,6 +145,19 @@ class CaptioningTask:
         )
         self.references = [[normalise(" ".join(words)) for words in captions] for captions in val.captions]
         self.consensus = CiderD(self.references)
+
+    def _take(self, trained: Captioner) -> None:
+        """Begin with the weights of a model of the same shape."""
+        here, there = self.nic.state_dict(), trained.members[0].state_dict()
+        for name, tensor in here.items():
+            if name not in there or there[name].shape != tensor.shape or len(trained.members) > 1:
+                got = tuple(there[name].shape) if name in there else "none"
+                raise ConfigError(
+                    f"start_from: a model of another shape (got {name} {got}); {tuple(tensor.shape)}; the same "
+                    "settings as that model's"
+                )
+        self.nic.load_state_dict(there)
+        self.encoder.load_trained_state(trained.encoder.trained_state())
 
     def summary(self) -> str:
         """What is trained on what, in a line."""
@@ -156,10 +180,16 @@ class CaptioningTask:
         return torch.cat(parts).clone()
 
     def loss(self, epoch: int, step: int) -> Loss:
-        config = self.config
-        size = config.batch_photos
-        photos = epoch_order(len(self.train.files), config.seed, epoch)[step * size : (step + 1) * size]
+        size = self.config.batch_photos
+        photos = epoch_order(len(self.train.files), self.config.seed, epoch)[step * size : (step + 1) * size]
         features = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
+        if self.config.loss == "self-critical":
+            return self._self_critical(photos, features, epoch, step)
+        return self._likelihood(photos, features, epoch, step)
+
+    def _likelihood(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+        """Cross-entropy of the training captions, word by word."""
+        config = self.config
         captions = [caption for photo in photos for caption in self.encoded[photo]]
         counts = torch.tensor([len(self.encoded[photo]) for photo in photos])
         features = features.repeat_interleave(counts, 0)
@@ -172,6 +202,34 @@ class CaptioningTask:
         with torch.no_grad():
             plain = F.cross_entropy(logits, targets) if config.label_smoothing else mean
         return Loss(mean, plain.item() * len(targets), len(targets))
+
+    def _self_critical(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+        """Policy gradient on CIDEr-D: sentences that score above the photo's other samples become likelier.
+
+            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I)
+
+        Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1. Sentences are
+        drawn without dropout and scored with it.
+        """
+        n = self.config.samples
+        drawn = self.captioner.draw(features.detach(), n, generator(self.config.seed, "samples", epoch, step))
+        rows = torch.arange(len(photos)).repeat_interleave(n)
+        texts = [self.vocabulary.decode(sentence.words) for sentence in drawn]
+        rewards = torch.tensor(self.reward.scores(texts, [photos[row] for row in rows]), dtype=torch.float32)
+        grouped = rewards.view(-1, n)
+        baseline = (grouped.sum(1, keepdim=True) - grouped) / (n - 1)
+        advantage = (grouped - baseline).flatten()
+        captions = [list(sentence.words) for sentence in drawn]
+        words, lengths, targets = teacher_forced(captions, self.config.max_length)
+        logits = self.nic(features[rows], words, lengths).float()
+        logprobs = -F.cross_entropy(logits, targets, reduction="none")
+        mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(targets)
+        return Loss(mean, -float(rewards.mean()) * len(targets), len(targets))
+
+    @cached_property
+    def reward(self) -> CiderD:
+        """CIDEr-D against the training captions."""
+        return CiderD([[normalise(" ".join(words)) for words in photo] for photo in self.train.captions])
 
     def _maybe_mirrored(self, photos: list[int], epoch: int, step: int) -> Tensor:
         lower = self.train.lower[photos].float()
@@ -217,6 +275,7 @@ def train(
     run: str | Path = "runs/captioner",
     lists: Mapping[Split, str | Path] | None = None,
     resume: bool = False,
+    start_from: str | Path | None = None,
     config: CaptioningConfig | None = None,
     progress: LiveProgress | None = None,
 ) -> Captioner:
@@ -228,18 +287,20 @@ def train(
         run: the folder to write; see `RunFolder`.
         lists: a text file of photo names for each split, where the captions do not say.
         resume: go on with the run in that folder.
+        start_from: a model file to begin with, of the same shape, whose vocabulary is kept.
         config: every setting; see `CaptioningConfig`.
 
     Raises `DataError`, `PhotoError`, `ConfigError` for what is wrong with the input, before training begins, and
     `Interrupted` and `TrainingDiverged` as `fit` says.
     """
     config, folder = config or CaptioningConfig(), RunFolder(run)
+    initial = Captioner.load(start_from) if start_from else None
     with progress or LiveProgress() as live:
         found = training_set(captions, images, lists=lists, seed=config.seed, tell=live.tell)
         encoder = PhotoEncoder(config.finetune_from)
         seen = load_pictures(found.part("train"), Path(images), encoder, mirror=config.flips, live=live)
         held = load_pictures(found.part("val"), Path(images), encoder, mirror=False, live=live)
-        task = CaptioningTask(config, encoder, seen, held, folder.model)
+        task = CaptioningTask(config, encoder, seen, held, folder.model, initial)
         live.tell(task.summary())
         plan = Plan(
             epochs=config.epochs,
