@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 
-def one_cycle(done: float, warm_up: float = 0.15) -> float:
+def one_cycle(done: float, warm_up: float = 0.05) -> float:
     """Rise from 1/25 to 1 over the `warm_up`, then fall to 0, both along a cosine; `done` is from 0 to 1.
 
     Smith and Topin 2017, arXiv:1708.07120v3, with the momentum left as it is.
 
-    >>> [round(one_cycle(done), 6) for done in (0.0, 0.15, 1.0)]
+    >>> [round(one_cycle(done), 6) for done in (0.0, 0.05, 1.0)]
     [0.04, 1.0, 0.0]
     """
     if done < warm_up:
