@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from carousel.errors import ConfigError, Interrupted, TrainingDiverged
+from carousel.errors import ConfigError, Interrupted, ModelFileError, TrainingDiverged
 from carousel.training.averaging import WeightAverage
 from carousel.training.model_file import read_model_file, write_model_file
 from carousel.training.precision import MixedPrecision, autocast
@@ -144,6 +144,9 @@ class _Fit:
         self.run.begin(self.plan.settings, resume=resume)
         if resume:
             self.load()
+        else:
+            self.save()
+        self.task.model.train()
         with torch.random.fork_rng(devices=[]), _stop_requested() as stop:
             self.started, self.seen, self.saved = time.monotonic(), 0, time.monotonic()
             self.steps_done = 0
@@ -204,7 +207,7 @@ class _Fit:
             return
         bad = next((n for n, p in self.trained.items() if p.grad is not None and not p.grad.isfinite().all()), "none")
         raise TrainingDiverged(
-            f"{self.run.path}: the {what} is not finite (got {float(value)} in epoch {self.at.epoch + 1}, step "
+            f"{self.run.path}: the {what} is not finite (got {value.item()} in epoch {self.at.epoch + 1}, step "
             f"{self.at.step + 1}; first bad gradient: {bad}); training stopped before the update, the last "
             "checkpoint stands; try a smaller learning_rate or clip_norm"
         )
@@ -268,8 +271,16 @@ class _Fit:
                 f"{self.run.path}: {name} is not what the run began with (got {self.plan.settings.get(name)!r}, then "
                 f"{facts['settings'].get(name)!r}); the same settings; repeat the first command with --resume"
             )
-        self.task.model.load_state_dict(_under("model", tensors))
-        self.average.tensors, self.average.updates = _under("average", tensors), facts["updates"]
+        try:
+            self.task.model.load_state_dict(_under("model", tensors))
+        except RuntimeError as error:
+            raise ModelFileError(
+                f"{self.run.checkpoint}: does not fit the model (got{str(error).splitlines()[1]}); the data that the "
+                "run began with; restore it, or begin another run"
+            ) from None
+        averages = _under("average", tensors)
+        self.average.tensors = {name: averages[name] for name in self.trained}
+        self.average.updates = facts["updates"]
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimiser", tensors).items():
             i, field_name = name.split(".", 1)

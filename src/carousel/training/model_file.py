@@ -28,7 +28,8 @@ def write_model_file(path: str | Path, tensors: Mapping[str, Tensor], facts: Map
     what it was or whole.
     """
     plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    header = {**facts, "format": FORMAT, "checksum": checksum(plain)}
+    header = json.loads(json.dumps({**facts, "format": FORMAT}))
+    header["checksum"] = checksum(plain, header)
     data = save(plain, metadata={KEY: json.dumps(header, ensure_ascii=False, sort_keys=True)})
     write_atomically(path, data)
 
@@ -42,13 +43,13 @@ def read_model_file(path: str | Path, task: str) -> tuple[dict[str, Tensor], dic
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         reason = "no such file" if not Path(path).exists() else str(error).splitlines()[0]
         raise ModelFileError(
             f"{path}: cannot be read as a model (got {reason}); a .safetensors file that carousel wrote; check the "
             "path or train again"
         ) from None
-    if not isinstance(header, dict) or "format" not in header:
+    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise ModelFileError(
             f"{path}: not a Carousel model (got no metadata of ours); a file from carousel train; check the path"
         )
@@ -58,14 +59,14 @@ def read_model_file(path: str | Path, task: str) -> tuple[dict[str, Tensor], dic
         )
     if header.get("task") != task:
         raise ModelFileError(f"{path}: a model for another task (got {header.get('task')}); {task}; check the path")
-    if header.get("checksum") != checksum(tensors):
+    if header.pop("checksum", None) != checksum(tensors, header):
         raise ModelFileError(f"{path}: damaged (got a wrong checksum); an unaltered file; copy it again")
     return tensors, header
 
 
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
+def checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
+    """SHA-256 over the facts and over the tensors' names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -31,7 +31,8 @@ class LiveProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self.console.is_terminal:  # elsewhere stopping a bar prints an empty line
+            self._bar.stop()
 
     def tell(self, line: str) -> None:
         """Print a line above the bar."""
@@ -40,13 +41,15 @@ class LiveProgress:
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A bar for work that is counted, such as ``3 of 8000 photos``; gone when it is done."""
+        if not self.console.is_terminal:
+            yield lambda done, total: None
+            return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
         self._bar.stop()
         with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as bar:
             task = bar.add_task(what, total=0)
             yield lambda done, total: bar.update(task, completed=done, total=total)
-        if self.console.is_terminal:
-            self._bar.start()
+        self._bar.start()
 
     def stepped(self, progress: Standing) -> None:
         """Move the bar."""
