@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
@@ -10,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from carousel.training.loop import Progress as Standing
+
+EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 class LiveProgress:
@@ -24,6 +27,7 @@ class LiveProgress:
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"), console=self.console
         )
         self._task: TaskID | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -55,12 +59,13 @@ class LiveProgress:
         """Move the bar."""
         if self._task is None:
             self._task = self._bar.add_task("", total=progress.epochs * progress.steps, facts="")
-        self._bar.update(
-            self._task,
-            completed=(progress.epoch - 1) * progress.steps + progress.step,
-            description=f"epoch {progress.epoch}/{progress.epochs}",
-            facts=f"loss {progress.loss:.3f}  {progress.rate:,.0f} words/s  {duration(progress.left)} left",
-        )
+        where = f"epoch {progress.epoch}/{progress.epochs}"
+        facts = f"loss {progress.loss:.3f}  {progress.rate:,.0f} words/s  {duration(progress.left)} left"
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        self._bar.update(self._task, completed=done, description=where, facts=facts)
+        if not self.console.is_terminal and time.monotonic() - self._told > EVERY:
+            self._told = time.monotonic()
+            self.tell(f"{where}  step {progress.step}/{progress.steps}  {facts}")
 
     def validated(self, record: Mapping[str, float], best: bool) -> None:
         """One line for an epoch."""
