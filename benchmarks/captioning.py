@@ -3,8 +3,8 @@
     python benchmarks/captioning.py DATA MODEL... [--beams 1 3 5 20] [--threads 2]
 
 DATA is a folder with `captions.jsonl.gz` and `images/`. Models that differ by the seed alone are averaged. Prints each
-model's scores, their mean, and the median latency of the first model; benchmarks/captioning.md has the published figures
-they are compared with.
+model's scores, their mean, and the median latency of the first model; benchmarks/captioning.md has the published
+figures they are compared with.
 """
 
 from __future__ import annotations

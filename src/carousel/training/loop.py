@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from carousel.errors import ConfigError, Interrupted, ModelFileError, TrainingDiverged
 from carousel.training.averaging import WeightAverage
+from carousel.training.memory import keep_freed_memory
 from carousel.training.model_file import read_model_file, write_model_file
 from carousel.training.precision import MixedPrecision, autocast
 from carousel.training.run_folder import RunFolder
@@ -127,6 +128,7 @@ def fit(
     finish the step, write a checkpoint and raise `Interrupted`. A loss or gradient that is not finite raises
     `TrainingDiverged` before the optimiser step. Optimiser: AdamW.
     """
+    keep_freed_memory()
     return _Fit(task, plan, run, watcher).go(resume)
 
 
