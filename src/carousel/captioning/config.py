@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from carousel.cells import cell_class
 
@@ -60,6 +60,13 @@ class CaptioningConfig(BaseModel):
     # decoding, as validated and as the default of the model
     beam: int = Field(3, ge=1, le=100)
     length_normalisation: float = Field(0.0, ge=0, le=2)
+
+    @field_validator("predict_start")
+    @classmethod
+    def _has_an_image_step(cls, wanted: bool, others: ValidationInfo) -> bool:
+        if wanted and others.data.get("image_at") != "pre":
+            raise ValueError("only with image_at = pre")
+        return wanted
 
     @field_validator("finetune_from")
     @classmethod

@@ -74,7 +74,7 @@ class NIC(nn.Module):
     def standardise_by(self, features: Tensor) -> None:
         """Take mean and deviation from the training photos' features (N, F)."""
         self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(features.std(0) + 1e-3)
+        self.feature_scale.copy_(features.std(0, correction=min(1, len(features) - 1)) + 1e-3)
 
     def forward(self, features: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
         """Logits (Σ lengths, V) of the word after each real one, in the order of ``words.t()`` row by row.
@@ -153,7 +153,7 @@ class NIC(nn.Module):
         """The recurrent state before everything (None: zeros), and what is read before the words, if anything."""
         if self.config.image_at == "init":
             first, *others = self.decoder.initial_state(len(image))
-            return (first._replace(**{first._fields[0]: torch.tanh(image.float())}), *others), None
+            return (first._replace(**{first._fields[0]: torch.tanh(image.to(first[0].dtype))}), *others), None
         return None, image if self.config.image_at == "pre" else None
 
     def _blank(self, words: Tensor) -> Tensor:
