@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from carousel.captioning.config import CaptioningConfig
@@ -16,7 +15,7 @@ from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
-from carousel.errors import ModelFileError, PhotoError
+from carousel.errors import ConfigError, DataError, ModelFileError, PhotoError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
 from carousel.vision.photo import read_photo
@@ -127,7 +126,8 @@ class Captioner:
                 generator=generator,
                 **common,
             )
-            return [sorted(dict.fromkeys(sentences), key=lambda s: -s.logprob) for sentences in drawn]
+            different = [{sentence.words: sentence for sentence in sentences}.values() for sentences in drawn]
+            return [sorted(sentences, key=lambda s: -s.logprob) for sentences in different]
         width = self.config.beam if d.beam is None else d.beam
         power = self.config.length_normalisation if d.length_normalisation is None else d.length_normalisation
         return beam_search(step, state, width=width, n_best=d.n, length_normalisation=power, **common)
@@ -166,9 +166,10 @@ class Captioner:
             config = CaptioningConfig(**facts.pop("config"))
             vocabulary = Vocabulary.from_list(facts.pop("vocabulary"))
             encoder = PhotoEncoder(config.finetune_from)
-            encoder.load_trained_state(
-                {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-            )
+            trained = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+            if missing := encoder.trained_state().keys() - trained.keys():
+                raise KeyError(min(missing))
+            encoder.load_trained_state(trained)
             members = []
             for i in range(facts.pop("members")):
                 member = NIC(config, encoder.features, len(vocabulary))
@@ -178,8 +179,10 @@ class Captioner:
                     state["output.weight"] = state["embedding.weight"]
                 member.load_state_dict(state)
                 members.append(member.eval())
+            if not members:
+                raise ValueError("no members")
             return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts)
-        except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelFileError(
                 f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"

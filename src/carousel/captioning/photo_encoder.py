@@ -82,11 +82,10 @@ class PhotoEncoder(nn.Module):
         return {name: p.detach() for name, p in self.network.named_parameters() if p.requires_grad}
 
     def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put them back."""
-        parameters = dict(self.network.named_parameters())
-        with torch.no_grad():
-            for name, tensor in state.items():
-                parameters[name].copy_(tensor)
+        """Put them back, or some of them. Raises `KeyError` for one that is not trained here."""
+        trained = self.trained_state()
+        for name, tensor in state.items():
+            trained[name].copy_(tensor)
 
     def folded(self) -> FoldedEncoder:
         """The same for inference, some 1.3 times as fast."""

@@ -36,6 +36,8 @@ class Vocabulary:
 
     def __init__(self, words: Sequence[str]) -> None:
         """Number ``words``, which begin with the four specials. Raises `DataError` where they do not, or repeat."""
+        if strange := [word for word in words if not isinstance(word, str)]:
+            raise DataError(f"vocabulary: not a word (got {strange[0]!r}); strings; build it with Vocabulary.build")
         if tuple(words[: len(SPECIALS)]) != SPECIALS:
             raise DataError(
                 f"vocabulary: wrong first words (got {list(words[: len(SPECIALS)])!r}); the first four must be "

@@ -157,7 +157,14 @@ class CaptioningTask:
                     "settings as that model's"
                 )
         self.nic.load_state_dict(there)
-        self.encoder.load_trained_state(trained.encoder.trained_state())
+        try:
+            self.encoder.load_trained_state(trained.encoder.trained_state())
+        except KeyError:
+            begins = trained.encoder.finetune_from
+            raise ConfigError(
+                f"start_from: its photo encoder was trained from block {begins} on (got finetune_from "
+                f"{self.encoder.finetune_from}); at most {begins}; change the setting"
+            ) from None
 
     def summary(self) -> str:
         """What is trained on what, in a line."""

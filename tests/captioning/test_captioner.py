@@ -1,0 +1,208 @@
+"""Photos to sentences, and the one file that does it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from carousel.captioning import NIC, Captioner, CaptioningConfig, Decoding, PhotoEncoder, caption_photos
+from carousel.data.vocabulary import UNKNOWN, Vocabulary
+from carousel.errors import ModelFileError
+from carousel.metrics.diversity import sentence_hash
+from carousel.training import read_model_file, write_model_file
+
+WORDS = ["<pad>", "<start>", "<stop>", "<unk>", "a", "red", "green", "blue", "picture", "of", "nothing"]
+
+
+def captioner(members: int = 1, seed: int = 0, encoder: PhotoEncoder | None = None, **options: Any) -> Captioner:
+    """An untrained one, whose weights fit half precision."""
+    torch.manual_seed(seed)
+    vocabulary = Vocabulary.from_list(WORDS)
+    defaults = {"hidden_size": 8, "embedding_size": 6}
+    config = CaptioningConfig(**{**defaults, **options})
+    encoder = encoder or PhotoEncoder(config.finetune_from)
+    decoders = [NIC(config, encoder.features, len(vocabulary)) for _ in range(members)]
+    for parameter in [*encoder.parameters(), *(p for nic in decoders for p in nic.parameters())]:
+        if parameter.requires_grad:
+            parameter.data = (parameter.data * (1 + 0.1 * torch.rand(parameter.shape))).half().float()
+    for nic in decoders:
+        nic.feature_mean.normal_().copy_(nic.feature_mean.half().float())
+    return Captioner(config, vocabulary, encoder, decoders, torch.tensor([sentence_hash("A red picture.")]))
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Captioner:
+    return captioner(hidden_size=16, embedding_size=16)
+
+
+def features(n: int = 4) -> Tensor:
+    return 2 * torch.randn(n, PhotoEncoder.features, generator=torch.Generator().manual_seed(5))
+
+
+def photos(n: int = 2) -> Tensor:
+    return torch.randint(0, 256, (n, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"members": 2, "cell": "gru", "image_at": "merge"},
+        {"tied": True, "image_at": "init", "layers": 2},
+        {"finetune_from": 11, "tied": True, "members": 2},
+        {"finetune_from": 9, "image_at": "par", "length_normalisation": 0.7, "beam": 5},
+    ],
+    ids=str,
+)
+def test_it_comes_back_from_its_file(tmp_path: Path, options: dict[str, Any]) -> None:
+    original, path = captioner(**options), tmp_path / "model.safetensors"
+    original.facts["note"] = "kept"
+    original.save(path, {"validation": {"cider": 0.5}})
+    loaded = Captioner.load(path)
+    assert loaded.config == original.config and loaded.vocabulary.to_list() == WORDS
+    assert loaded.facts["validation"] == {"cider": 0.5} and loaded.facts["note"] == "kept"
+    assert len(loaded.members) == options.get("members", 1)
+    assert torch.equal(loaded.training_hashes, original.training_hashes)
+    assert loaded.caption(photos(), Decoding(n=4)) == original.caption(photos(), Decoding(n=4))
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_tied_weights_are_kept_once(tmp_path: Path) -> None:
+    captioner(tied=True).save(tmp_path / "model")
+    tensors, _ = read_model_file(tmp_path / "model", "captioning")
+    assert "decoder.0.embedding.weight" in tensors and "decoder.0.output.weight" not in tensors
+    assert all(t.dtype == torch.float16 for name, t in tensors.items() if name != "training_hashes")
+    nic = Captioner.load(tmp_path / "model").members[0]
+    assert nic.output.weight is nic.embedding.weight
+
+
+def test_parts_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    captioner(finetune_from=11).save(path)
+    tensors, facts = read_model_file(path, "captioning")
+    config = facts["config"]
+    for other_tensors, other_facts in (
+        (tensors, {"config": {**config, "hidden_size": 9}}),
+        (tensors, {"config": {**config, "layers": 1_000_000_000}}),
+        (tensors, {"config": {**config, "cell": "os.system"}}),
+        (tensors, {"config": {**config, "new": 1}}),
+        (tensors, {"config": "lstm"}),
+        (tensors, {"vocabulary": [*WORDS, "more"]}),
+        (tensors, {"vocabulary": [*WORDS[:-1], "a"]}),
+        (tensors, {"vocabulary": [*WORDS[:-1], 7]}),
+        (tensors, {"vocabulary": WORDS[4:]}),
+        (tensors, {"members": 2}),
+        (tensors, {"members": 0}),
+        (tensors, {"members": "1"}),
+        ({n: t for n, t in tensors.items() if n != "training_hashes"}, {}),
+        ({n: t for n, t in tensors.items() if n != "encoder.head.convolution.weight"}, {}),
+        ({**tensors, "encoder.other": torch.zeros(1)}, {}),
+    ):
+        write_model_file(path, other_tensors, {**facts, **other_facts})
+        with pytest.raises(ModelFileError, match="its parts do not fit together") as caught:
+            Captioner.load(path)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoding", [Decoding(n=9), Decoding(n=60, sample=True, temperature=3.0)])
+def test_lists_are_sorted_distinct_and_without_unknown_words(frozen: Captioner, decoding: Decoding) -> None:
+    altered = captioner(encoder=frozen.encoder)
+    altered.members[0].output.bias.data[UNKNOWN] = 20.0
+    for found in altered.describe(features(), decoding):
+        assert [c.logprob for c in found] == sorted((c.logprob for c in found), reverse=True)
+        assert len({c.text for c in found}) == len(found) <= decoding.n
+        for caption in found:
+            assert not {"<pad>", "<start>", "<stop>", "<unk>"} & set(caption.text.split())
+            assert [word for word, _ in caption.words] == caption.text.split()
+            assert all(0 < probability <= 1 for _, probability in caption.words)
+
+
+def test_one_photo_at_a_time_is_the_same(frozen: Captioner) -> None:
+    together = frozen.describe(features(), Decoding(n=3))
+    alone = [frozen.describe(row[None], Decoding(n=3))[0] for row in features()]
+    assert [[c.text for c in found] for found in together] == [[c.text for c in found] for found in alone]
+
+
+def test_equal_members_speak_as_one(frozen: Captioner) -> None:
+    two = copy.copy(frozen)
+    two.members = frozen.members * 2
+    for one, other in zip(frozen.describe(features()), two.describe(features()), strict=True):
+        assert one[0].text == other[0].text and one[0].logprob == pytest.approx(other[0].logprob, abs=1e-4)
+
+
+def test_samples_depend_on_the_seed_alone(frozen: Captioner) -> None:
+    first, again, other = (frozen.describe(features(), Decoding(n=5, sample=True, seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_drawing_for_training_leaves_the_decoder_in_training(frozen: Captioner) -> None:
+    frozen.members[0].train()
+    drawn = frozen.draw(features(2), 3, torch.Generator().manual_seed(0))
+    assert len(drawn) == 6 and frozen.members[0].training
+
+
+@pytest.mark.parametrize(("text", "novel"), [("a red picture", False), ("a blue picture", True), ("", True)])
+def test_a_training_caption_is_not_novel(frozen: Captioner, text: str, novel: bool) -> None:
+    says = captioner(encoder=frozen.encoder, image_at="merge", cell="elman", hidden_size=11, embedding_size=11)
+    nic = says.members[0]
+    ids = [1, *says.vocabulary.encode(text.split()), 2]
+    with torch.no_grad():  # each word names the next
+        for parameter in nic.parameters():
+            parameter.zero_()
+        nic.embedding.weight.copy_(torch.eye(11))
+        nic.decoder.cells[0].packed.weight_input.copy_(5 * torch.eye(11))  # type: ignore[union-attr]
+        for before, after in pairwise(ids):
+            nic.output.weight[after, before] = 50.0
+    [[caption]] = says.describe(features(1))
+    assert (caption.text, caption.novel) == (text, novel)
+    assert caption.logprob == pytest.approx(0.0, abs=1e-6)
+
+
+def test_json(frozen: Captioner, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    results = list(caption_photos(frozen, [tmp_path / "red.png", tmp_path / "none.png"], Decoding(n=2)))
+    good, bad = (json.loads(json.dumps(result.as_json())) for result in results)
+    assert good.keys() == {"file", "captions"} and len(good["captions"]) == 2
+    for caption in good["captions"]:
+        assert list(caption) == ["text", "logprob", "novel", "words"]
+        assert [word for word, _ in caption["words"]] == caption["text"].split()
+    assert bad["file"] == str(tmp_path / "none.png") and "no such file" in bad["error"] and len(bad) == 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_a_broken_photo_does_not_stop_the_others(frozen: Captioner, tmp_path: Path, batch_size: int) -> None:
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for i, file in enumerate(files):
+        Image.effect_noise((64, 64), 30 * i + 1).convert("RGB").save(file)
+    expected = {str(file): frozen.caption(read(file))[0][0].text for file in files}
+    files[2].write_bytes(files[2].read_bytes()[:300])
+    results = list(caption_photos(frozen, files, batch_size=batch_size))
+    assert [result.file for result in results] == [str(file) for file in files]
+    assert [result.error is None for result in results] == [True, True, False, True, True]
+    assert all(result.captions[0].text == expected[result.file] for result in results if result.error is None)
+    assert results[2].captions == [] and "2.png: the picture is damaged" in str(results[2].error)
+
+
+def test_no_photos_no_captions(frozen: Captioner) -> None:
+    assert list(caption_photos(frozen, [])) == []
+
+
+def read(file: Path) -> Tensor:
+    from carousel.vision.photo import read_photo
+
+    return read_photo(file)[None]
