@@ -90,7 +90,7 @@ class Captioner:
         with torch.no_grad():
             training = [member.training for member in self.members]
             step, state = self._begin(features)
-            limit = self.config.max_length
+            limit = self.config.max_length + 1  # words and the stop
             drawn = sample(
                 step, state, batch=len(features), start=START, stop=STOP, n=n, max_length=limit,
                 forbidden=(PAD, UNKNOWN), generator=generator,

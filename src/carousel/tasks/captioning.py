@@ -5,6 +5,7 @@ Read from top to bottom: the data, the training task, `train`, `evaluate`, `capt
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -129,6 +130,11 @@ class CaptioningTask:
         sentences = [words for captions in train.captions for words in captions]
         known = start_from.vocabulary if start_from else None
         self.vocabulary = known or Vocabulary.build(sentences, config.min_count)
+        if not any(word in self.vocabulary for words in sentences for word in words):
+            raise DataError(
+                f"captions: no word occurs {config.min_count} times (got {len(sentences)} training captions); more "
+                "captions, or rarer words; lower min_count"
+            )
         self.encoded = [[self.vocabulary.encode(words) for words in captions] for captions in train.captions]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -173,6 +179,11 @@ class CaptioningTask:
             f"{len(self.train.files)} photos to train on, {len(self.val.files)} to validate on; {len(self.vocabulary)} "
             f"words in the vocabulary; {weights / 1e6:.1f} million weights to train"
         )
+
+    def digest(self) -> str:
+        """Names the photos and captions, so that a run is not resumed on others."""
+        parts = [(pictures.files, pictures.captions) for pictures in (self.train, self.val)]
+        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
@@ -227,11 +238,11 @@ class CaptioningTask:
         baseline = (grouped.sum(1, keepdim=True) - grouped) / (n - 1)
         advantage = (grouped - baseline).flatten()
         captions = [list(sentence.words) for sentence in drawn]
-        words, lengths, targets = teacher_forced(captions, self.config.max_length)
+        words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
         logits = self.nic(features[rows], words, lengths).float()
-        logprobs = -F.cross_entropy(logits, targets, reduction="none")
-        mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(targets)
-        return Loss(mean, -float(rewards.mean()) * len(targets), len(targets))
+        logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
+        mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(logprobs)
+        return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
 
     @cached_property
     def reward(self) -> CiderD:
@@ -319,7 +330,8 @@ def train(
             patience=config.patience,
             mixed_precision=config.mixed_precision,
             seed=config.seed,
-            settings=config.model_dump() | {"captions": Path(captions).name, "photos": len(task.train.files)},
+            settings=config.model_dump()
+            | {"captions": Path(captions).name, "photos": len(task.train.files), "data": task.digest()},
         )
         history = fit(task, plan, folder, live, resume=resume)
     best = max(history, key=lambda record: record["cider"])
