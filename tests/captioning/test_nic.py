@@ -64,6 +64,15 @@ def test_teacher_forcing_is_stepping(form: dict[str, Any]) -> None:
     assert at == len(logits)
 
 
+@pytest.mark.parametrize("cell", ["elman", "lstm", "gru"])
+def test_the_photo_is_the_first_layers_output_before_the_words(cell: str) -> None:
+    model, v = nic("init", cell=cell, layers=2), photos()
+    first, second = model.start(v).recurrent
+    standardised = (v - model.feature_mean) / model.feature_scale
+    torch.testing.assert_close(first.h, torch.tanh(model.image(standardised.clamp(-5, 5))))
+    assert not any(field.any() for field in (*first[1:], *second))
+
+
 def test_the_image_step_predicts_the_start() -> None:
     model, v = nic(predict_start=True), photos()
     words, lengths, targets = teacher_forced(CAPTIONS, 18, predict_start=True)

@@ -1,4 +1,4 @@
-"""A decoder that is a table: the next word depends on the input and on the last two words."""
+"""A decoder that is a table: the next word depends on the input, on the last two words and on the place."""
 
 from __future__ import annotations
 
@@ -17,29 +17,37 @@ FORBIDDEN = (PAD, UNKNOWN)
 
 class State(NamedTuple):
     photo: Tensor  # (N,) which input
-    before: tuple[Tensor]  # (N,) the word before the last; nested, as real states are
+    before: tuple[Tensor, Tensor]  # (N,) the word before the last, and the place; nested, as real states are
 
 
 class Table(NamedTuple):
-    """Logits by input, word before the last, last word, next word."""
+    """Logits by input, word before the last, last word, next word, and a share by place and next word.
+
+    Without the place, sentences of the same pairs in another order would be as likely as each other.
+    """
 
     logits: Tensor
+    drift: Tensor
 
     @classmethod
     def random(cls, seed: int, inputs: int = 3, spread: float = 2.0) -> Table:
         draw = torch.Generator().manual_seed(seed)
-        return cls(spread * torch.randn(inputs, V, V, V, generator=draw, dtype=torch.float64))
+        logits = torch.randn(inputs, V, V, V, generator=draw, dtype=torch.float64)
+        return cls(spread * logits, 0.1 * torch.randn(20, V, generator=draw, dtype=torch.float64))
 
     def start(self, *inputs: int) -> State:
-        return State(torch.tensor(inputs), (torch.full((len(inputs),), PAD),))
+        return State(
+            torch.tensor(inputs), (torch.full((len(inputs),), PAD), torch.zeros(len(inputs), dtype=torch.long))
+        )
 
     def step(self, words: Tensor, state: State) -> tuple[Tensor, Any]:
-        return self.logits[state.photo, state.before[0], words], State(state.photo, (words,))
+        before, place = state.before
+        return self.logits[state.photo, before, words] + self.drift[place], State(state.photo, (words, place + 1))
 
     def next_logprobs(self, photo: int, written: tuple[int, ...], no_repeat: int = 0) -> dict[int, float]:
         """Log-probability of every token that may follow, worked out word by word."""
         before, last = (PAD, START, *written)[-2:]
-        logits = self.logits[photo, before, last].tolist()
+        logits = (self.logits[photo, before, last] + self.drift[len(written)]).tolist()
         allowed = [v for v in range(V) if v not in (*FORBIDDEN, START) and not repeats((*written, v), no_repeat)]
         total = math.log(sum(math.exp(logits[v]) for v in allowed))
         return {v: logits[v] - total for v in allowed}

@@ -60,7 +60,7 @@ def test_frequencies_are_the_probabilities(heat: float, no_repeat: int, photo: i
     table, n = Table.random(3, spread=1.0), 20_000
     found = draw(table, 0, 1, n=n, temperature=heat, no_repeat=no_repeat, max_length=3)[photo]
     counts = Counter(map(tokens, found))
-    heated = Table(table.logits / heat)
+    heated = Table(table.logits / heat, table.drift / heat)
     expected = {s: n * math.exp(heated.logprob(photo, s, no_repeat)) for s in every_sentence(3, no_repeat)}
     assert sum(expected.values()) == pytest.approx(n)
     assert set(counts) <= set(expected)

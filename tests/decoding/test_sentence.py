@@ -22,7 +22,7 @@ def test_rows_are_cut_at_the_first_stop() -> None:
 
 
 def test_every_tensor_of_a_state_is_reordered_and_its_types_stay() -> None:
-    state = State(torch.tensor([10, 20, 30]), (torch.tensor([1, 2, 3]),))
+    state = State(torch.tensor([10, 20, 30]), (torch.tensor([1, 2, 3]), torch.zeros(3)))
     picked = select_rows((state, ()), torch.tensor([2, 0, 0]))
     assert isinstance(picked[0], State) and picked[1] == ()
     assert (picked[0].photo.tolist(), picked[0].before[0].tolist()) == ([30, 10, 10], [3, 1, 1])
