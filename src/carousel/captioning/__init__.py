@@ -3,9 +3,10 @@
 from .captioner import SHIPPED, Caption, Captioner, Decoding, PhotoCaptions, caption_photos
 from .config import CaptioningConfig
 from .nic import NIC, DecoderState, teacher_forced
-from .photo_encoder import FoldedEncoder, PhotoEncoder
+from .photo_encoder import ALL_FROZEN, FoldedEncoder, PhotoEncoder
 
 __all__ = [
+    "ALL_FROZEN",
     "NIC",
     "SHIPPED",
     "Caption",

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from carousel import __version__
 from carousel.captioning import (
+    ALL_FROZEN,
     NIC,
     SHIPPED,
     Caption,
@@ -320,6 +321,11 @@ def train(
         held = load_pictures(found.part("val"), Path(images), encoder, mirror=False, live=live)
         task = CaptioningTask(config, encoder, seen, held, folder.model, initial)
         live.tell(task.summary())
+        if config.finetune_from < ALL_FROZEN and initial is None:
+            live.tell(
+                "the encoder learns from the start, and can drift before the decoder reads it; better train with it"
+            )
+            live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
         plan = Plan(
             epochs=config.epochs,
             objective="cider",
