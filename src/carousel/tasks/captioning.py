@@ -313,6 +313,7 @@ def train(
     `Interrupted` and `TrainingDiverged` as `fit` says.
     """
     config, folder = config or CaptioningConfig(), RunFolder(run)
+    folder.check(resume=resume)
     initial = Captioner.load(start_from) if start_from else None
     with progress or LiveProgress() as live:
         found = training_set(captions, images, lists=lists, seed=config.seed, tell=live.tell)
@@ -336,8 +337,8 @@ def train(
             patience=config.patience,
             mixed_precision=config.mixed_precision,
             seed=config.seed,
-            settings=config.model_dump()
-            | {"captions": Path(captions).name, "photos": len(task.train.files), "data": task.digest()},
+            settings=config.model_dump(),
+            data={"captions": Path(captions).name, "photos": len(task.train.files), "data": task.digest()},
         )
         history = fit(task, plan, folder, live, resume=resume)
     best = max(history, key=lambda record: record["cider"])

@@ -73,7 +73,8 @@ class Plan:
     patience: int = 5
     mixed_precision: MixedPrecision = "auto"
     seed: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)  # what must be the same to resume
+    settings: Mapping[str, Any] = field(default_factory=dict)  # every setting; the same to resume
+    data: Mapping[str, Any] = field(default_factory=dict)  # what names the data; the same to resume
 
 
 class Progress(NamedTuple):
@@ -140,6 +141,7 @@ class _Fit:
         self.optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
         self.average = WeightAverage(task.model, plan.averaging)
         self.trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+        self.begun_with = {**plan.settings, **plan.data}
         self.at = _Standing()
 
     def go(self, resume: bool) -> list[dict[str, float]]:
@@ -255,23 +257,20 @@ class _Fit:
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in state.items()}
         at = {**vars(self.at), "best": None if self.at.best == -math.inf else self.at.best}
-        facts = {"task": CHECKPOINT, "at": at, "updates": self.average.updates, "settings": dict(self.plan.settings)}
+        facts = {"task": CHECKPOINT, "at": at, "updates": self.average.updates, "begun_with": self.begun_with}
         shared_once = {name: tensor.clone() for name, tensor in tensors.items()}
         write_model_file(self.run.checkpoint, shared_once, facts)
         self.saved = time.monotonic()
 
     def load(self) -> None:
         tensors, facts = read_model_file(self.run.checkpoint, CHECKPOINT)
-        changed = [
-            name
-            for name in {**self.plan.settings, **facts["settings"]}
-            if self.plan.settings.get(name) != facts["settings"].get(name)
-        ]
+        now, then = self.begun_with, facts["begun_with"]
+        changed = [name for name in {**now, **then} if now.get(name) != then.get(name)]
         if changed:
             name = min(changed)
             raise ConfigError(
-                f"{self.run.path}: {name} is not what the run began with (got {self.plan.settings.get(name)!r}, then "
-                f"{facts['settings'].get(name)!r}); the same settings; repeat the first command with --resume"
+                f"{self.run.path}: {name} is not what the run began with (got {now.get(name)!r}, then "
+                f"{then.get(name)!r}); the same settings; repeat the first command with --resume"
             )
         try:
             self.task.model.load_state_dict(_under("model", tensors))

@@ -32,19 +32,22 @@ class RunFolder:
     def begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
         """Make the folder and write `settings`; to resume, leave them as they are.
 
-        Raises `ConfigError` where the folder holds another run, or nothing to resume, `ModelFileError` where it cannot
-        be written.
+        Raises what `check` raises, and `ModelFileError` where the folder cannot be written.
         """
+        self.check(resume=resume)
+        for abandoned in self.path.glob(".*.tmp"):
+            abandoned.unlink()
+        if not resume:
+            write_atomically(self.config, toml(settings).encode())
+
+    def check(self, *, resume: bool) -> None:
+        """Raise `ConfigError` where the folder holds another run, or nothing to resume."""
         if resume and not self.checkpoint.exists():
             raise ConfigError(
                 f"{self.path}: nothing to resume (got no {self.checkpoint.name}); a run that began; omit --resume"
             )
         if not resume and (self.checkpoint.exists() or self.model.exists()):
             raise ConfigError(f"{self.path}: holds a run already; a new folder, or --resume; choose another with --run")
-        for abandoned in self.path.glob(".*.tmp"):
-            abandoned.unlink()
-        if not resume:
-            write_atomically(self.config, toml(settings).encode())
 
     def write_log(self, records: Sequence[Mapping[str, Any]]) -> None:
         """One JSON object a line and an epoch."""
