@@ -259,12 +259,17 @@ class CaptioningTask:
         return lower
 
     def validate(self) -> dict[str, float]:
-        """Perplexity per word (base e, the stop counts as one) and CIDEr-D with the model's own beam."""
+        """Perplexity per word (base e, the stop counts as one), CIDEr-D with the model's own beam, and how many of a
+        hundred captions differ: one caption for every photo is a decoder that does not see."""
         features = self.look(self.val.lower)
         found = self.captioner.describe(features)
         texts = [captions[0].text for captions in found]
         cider = float(self.consensus.scores(texts, range(len(texts))).mean())
-        return {"perplexity": self._perplexity(features), "cider": cider}
+        return {
+            "perplexity": self._perplexity(features),
+            "cider": cider,
+            "distinct": 100 * len(set(texts)) / len(texts),
+        }
 
     def _perplexity(self, features: Tensor, batch: int = 64) -> float:
         total, count = 0.0, 0
