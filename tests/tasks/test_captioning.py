@@ -124,7 +124,7 @@ def test_everything_is_in_the_run_folder(data: Data, trained: Captioner) -> None
     assert [record["epoch"] for record in records] == list(range(1, 21))
     assert all({"loss", "perplexity", "cider", "seconds"} <= record.keys() for record in records)
     best = max(records, key=lambda record: record["cider"])
-    assert trained.facts["validation"] == {"perplexity": best["perplexity"], "cider": best["cider"]}
+    assert trained.facts["validation"] == {name: best[name] for name in ("perplexity", "cider", "distinct")}
     assert records[-1]["perplexity"] < 2.0
     assert "<svg" in run.report.read_text() and "Training of run" in run.report.read_text()
 
