@@ -45,7 +45,7 @@ class CaptioningConfig(BaseModel):
         "likelihood", description="self-critical: the CIDEr-D of sampled captions, to go on from a trained model"
     )
     samples: int = Field(5, ge=2, le=100, description="captions drawn for each photo when the loss is self-critical")
-    epochs: int = Field(12, ge=1, le=10_000)
+    epochs: int = Field(9, ge=1, le=10_000)
     batch_photos: int = Field(32, ge=1, le=4096, description="photos a step; all captions of a photo go together")
     learning_rate: float = Field(2e-3, gt=0, le=10)
     encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
