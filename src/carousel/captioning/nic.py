@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class NIC(nn.Module):
     Notes:
         The paper's p = softmax(m), m = o ⊙ c, leaves out both the cell's tanh and W_o; we use the common cell and an
         output layer, as the authors' released code does. Features are standardised with the training photos' mean and
-        deviation, which the model keeps.
+        deviation, which the model keeps, and divided by √F: at unit variance each, a few steps of Adam drive all gates
+        of the image step into saturation, and the decoder no longer sees.
 
     >>> model = NIC(CaptioningConfig(hidden_size=8, embedding_size=8), features=5, vocabulary=11)
     >>> words = torch.tensor([[1, 1], [4, 5], [6, 0]])                      # (T, B) from <start> on
@@ -65,6 +67,7 @@ class NIC(nn.Module):
         self.narrow = nn.Linear(outputs, E, bias=False) if config.tied and outputs != E else nn.Identity()
         self.output = nn.Linear(E if config.tied else outputs, vocabulary)
         nn.init.normal_(self.embedding.weight, std=0.2)
+        nn.init.normal_(self.image.weight, std=0.2)  # v has about unit length: photos begin as large as words
         nn.init.zeros_(self.embedding.weight[PAD])
         if config.tied:
             self.output.weight = self.embedding.weight
@@ -106,7 +109,7 @@ class NIC(nn.Module):
 
     def embed_image(self, features: Tensor) -> Tensor:
         """Features (B, F) -> W_i v: (B, E)."""
-        v = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5)
+        v = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5) / math.sqrt(features.shape[1])
         v = F.dropout(v, self.config.feature_dropout, self.training)
         return self._drop(self.image(v))
 
