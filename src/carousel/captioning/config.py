@@ -37,7 +37,7 @@ class CaptioningConfig(BaseModel):
     dropout: float = Field(0.3, ge=0, lt=1, description="on word and image embeddings and on the decoder's outputs")
     feature_dropout: float = Field(0.2, ge=0, lt=1, description="on the image features")
     word_dropout: float = Field(0.0, ge=0, lt=1, description="the share of input words replaced by <unk> in training")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
     scheduled_sampling: float = Field(0.0, ge=0, le=1, description="the last epoch's share of sampled input words")
 
     # training
@@ -46,7 +46,7 @@ class CaptioningConfig(BaseModel):
     )
     samples: int = Field(5, ge=2, le=100, description="captions drawn for each photo when the loss is self-critical")
     epochs: int = Field(9, ge=1, le=10_000)
-    batch_photos: int = Field(32, ge=1, le=4096, description="photos a step; all captions of a photo go together")
+    batch_photos: int = Field(12, ge=1, le=4096, description="photos a step; all captions of a photo go together")
     learning_rate: float = Field(2e-3, gt=0, le=10)
     encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
