@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, get_args
 
 import pytest
@@ -68,8 +69,8 @@ def test_teacher_forcing_is_stepping(form: dict[str, Any]) -> None:
 def test_the_photo_is_the_first_layers_output_before_the_words(cell: str) -> None:
     model, v = nic("init", cell=cell, layers=2), photos()
     first, second = model.start(v).recurrent
-    standardised = (v - model.feature_mean) / model.feature_scale
-    torch.testing.assert_close(first.h, torch.tanh(model.image(standardised.clamp(-5, 5))))
+    standardised = ((v - model.feature_mean) / model.feature_scale).clamp(-5, 5) / math.sqrt(v.shape[1])
+    torch.testing.assert_close(first.h, torch.tanh(model.image(standardised)))
     assert not any(field.any() for field in (*first[1:], *second))
 
 

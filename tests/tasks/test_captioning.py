@@ -29,7 +29,7 @@ CONFIG: dict[str, Any] = {
     "dropout": 0.0,
     "feature_dropout": 0.0,
     "label_smoothing": 0.0,
-    "learning_rate": 0.02,
+    "learning_rate": 0.05,
     "averaging": 0.5,
     "epochs": 20,
     "patience": 20,
