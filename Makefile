@@ -5,20 +5,20 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check clean
 
-demo: $(VENV)/.installed
+demo: $(VENV)/installed-base
 	$(BIN)/carousel caption examples/photos --report demo/captions.html
 
-test: $(VENV)/.installed-test
+test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# One stamp per extra; a change of the dependencies installs again.
-$(VENV)/.installed $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter %.installed,$@),,[$*])'
+# One stamp for the plain install (base) and for each extra; a change of the dependencies installs again.
+$(VENV)/installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(if $(filter base,$*),,[$*])'
 	touch $@
 
 $(BIN)/python:
