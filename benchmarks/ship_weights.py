@@ -1,6 +1,6 @@
 """Put a trained captioner into the package, with what its users must know in the file itself.
 
-    python benchmarks/ship_weights.py runs/tuned/model.safetensors
+python benchmarks/ship_weights.py runs/tuned/model.safetensors
 """
 
 from __future__ import annotations
