@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carousel.cells import GRU, LSTM, Cell, Elman, Packed, ResetAfterGRU
+from carousel.cells import GRU, LSTM, Cell, Elman, Packed, ProjectedLSTM, ResetAfterGRU
 
 
 class Highway(Cell):
@@ -81,6 +81,7 @@ CASES = [
     Case("elman-module", Elman, {"activation": nn.SELU()}),
     Case("lstm", LSTM, {}, nn.LSTM),
     Case("lstm-no-bias", LSTM, {"bias": False}, nn.LSTM, {"bias": False}),
+    Case("lstm-projected", ProjectedLSTM, {"projection_size": 2}, nn.LSTM, {"proj_size": 2}),
     Case("gru", GRU, {}),
     Case("gru-no-bias", GRU, {"bias": False}),
     Case("gru-reset-after", ResetAfterGRU, {}, nn.GRU),

@@ -36,7 +36,8 @@ def test_the_state_is_named_and_its_first_field_is_the_output(case: Case) -> Non
     state = cell.step(torch.randn(2, 3, dtype=torch.float64), cell.initial_state(2))
     assert isinstance(state, cell.State)
     assert state[0] is state.h
-    assert all(field.shape == (2, 4) for field in state)
+    assert [field.shape for field in state] == [field.shape for field in cell.initial_state(2)]
+    assert state.h.shape == (2, cell.output_size)
 
 
 @every_cell
@@ -104,6 +105,13 @@ def test_packed_maps_are_the_rows_of_one_block() -> None:
         assert_same([affine(x, h), affine.input(x) + affine.hidden(h)], [by_hand, by_hand], tolerance=1e-5)
     assert sorted(packed.state_dict()) == ["bias", "weight_hidden", "weight_input"]
     assert [affine.b for affine in Packed(3, 4, maps=2, bias=False)] == [None, None]
+
+
+def test_packed_maps_may_read_another_width() -> None:
+    packed = Packed(3, 4, maps=2, recurrent_size=5)
+    assert packed.weight_hidden.shape == (8, 5)
+    assert [affine(torch.zeros(2, 3), torch.zeros(2, 5)).shape for affine in packed] == [(2, 4), (2, 4)]
+    assert "recurrent_size=5" in repr(packed) and "recurrent_size" not in repr(Packed(3, 4, maps=2))
 
 
 def test_new_weights_are_within_the_bounds_of_torch() -> None:

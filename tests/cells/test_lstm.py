@@ -6,7 +6,8 @@ import pytest
 import torch
 from cell_registry import assert_same
 
-from carousel.cells import LSTM
+from carousel.cells import LSTM, ProjectedLSTM
+from carousel.errors import ConfigError
 from carousel.nn import unroll
 
 
@@ -45,3 +46,31 @@ def test_a_large_forget_bias_carries_the_cell_through_time() -> None:
 
     assert kept(12.0) > 4.5
     assert kept(0.0) < 0.5
+
+
+def test_the_projected_step_is_that_of_an_lstm_whose_output_is_projected() -> None:
+    cell, x = ProjectedLSTM(3, 4, projection_size=2), torch.randn(5, 3)
+    h, c = torch.randn(5, 2), torch.randn(5, 4)
+    W, U, b = cell.packed.weight_input, cell.packed.weight_hidden, cell.packed.bias
+    assert (U.shape, cell.projection.shape, cell.output_size) == ((16, 2), (2, 4), 2)
+    i, f, g, o = (x @ W.t() + h @ U.t() + b).chunk(4, dim=1)
+    new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    new_h = (o.sigmoid() * new_c.tanh()) @ cell.projection.t()
+    assert_same(list(cell.step(x, cell.State(h, c))), [new_h, new_c], tolerance=1e-6)
+
+
+def test_the_projected_cell_starts_as_an_lstm_does() -> None:
+    cell = ProjectedLSTM(3, 100, projection_size=20, forget_bias=2.5)
+    assert (cell.forget.b == 2.5).all()  # type: ignore[union-attr]
+    assert 0.09 < cell.projection.abs().max() <= 0.1
+    assert [field.shape for field in cell.initial_state(5)] == [(5, 20), (5, 100)]
+    assert "projection_size=20" in repr(cell)
+
+
+@pytest.mark.parametrize("size", [0, 4, 5])
+def test_a_projection_that_is_not_narrower_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ProjectedLSTM(3, 4, projection_size=size)
+    assert str(caught.value) == (
+        f"projection_size: does not fit (got {size}); 1 to 3, below hidden_size; LSTM has no projection"
+    )

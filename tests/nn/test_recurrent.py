@@ -20,7 +20,8 @@ def flat(state: tuple[Any, ...]) -> list[Tensor]:
 
 
 def stack(case: Case, **options: Any) -> Recurrent:
-    return Recurrent([case.cell(3, 4), case.cell(4, 4, seed=1)], **options)
+    below = case.cell(3, 4)
+    return Recurrent([below, case.cell(below.output_size, 4, seed=1)], **options)
 
 
 @every_cell
@@ -163,7 +164,7 @@ def test_torch_options_are_kept(module: nn.RNNBase) -> None:
         (
             ([GRU(3, 4), GRU(3, 4)],),
             {},
-            "cell: layer 1 does not fit (got input_size 3); 4, the hidden size below it; match them",
+            "cell: layer 1 does not fit (got input_size 3); 4, the output size below it; match them",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.elman import Elman
 from carousel.cells.gru import GRU, ResetAfterGRU
 from carousel.cells.interchange import from_torch, to_torch
-from carousel.cells.lstm import LSTM
+from carousel.cells.lstm import LSTM, ProjectedLSTM
 from carousel.errors import ConfigError
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Cell",
     "Elman",
     "Packed",
+    "ProjectedLSTM",
     "ResetAfterGRU",
     "cell_class",
     "from_torch",

@@ -19,10 +19,15 @@ class Packed(nn.Module):
     Map `k` owns the rows `k·H ... (k+1)·H` of each parameter:
 
         weight_input   (K·H, I)   the maps' W, one below the other
-        weight_hidden  (K·H, H)   the maps' U
+        weight_hidden  (K·H, R)   the maps' U
         bias           (K·H,)     the maps' b; None without bias
 
     This is how `torch.nn.LSTM` and its like store theirs. Iterating gives the maps, one `Affine` each.
+
+    Args:
+        input_size, hidden_size, maps: I, H and K.
+        bias: whether there is a b.
+        recurrent_size: R, the width of the h that the maps read; H by default.
 
     >>> forget, update = packed = Packed(input_size=3, hidden_size=4, maps=2)
     >>> forget(torch.zeros(5, 3), torch.zeros(5, 4)).shape
@@ -33,11 +38,14 @@ class Packed(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, input_size: int, hidden_size: int, maps: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, maps: int, *, bias: bool = True, recurrent_size: int | None = None
+    ) -> None:
         super().__init__()
         self.input_size, self.hidden_size, self.maps = input_size, hidden_size, maps
+        self.recurrent_size = hidden_size if recurrent_size is None else recurrent_size
         self.weight_input = nn.Parameter(torch.empty(maps * hidden_size, input_size))
-        self.weight_hidden = nn.Parameter(torch.empty(maps * hidden_size, hidden_size))
+        self.weight_hidden = nn.Parameter(torch.empty(maps * hidden_size, self.recurrent_size))
         self.register_parameter("bias", nn.Parameter(torch.empty(maps * hidden_size)) if bias else None)
         self.reset_parameters()
 
@@ -66,7 +74,8 @@ class Packed(nn.Module):
         return (Affine(self, k) for k in range(self.maps))
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}, maps={self.maps}, bias={self.bias is not None}"
+        recurrent = "" if self.recurrent_size == self.hidden_size else f", recurrent_size={self.recurrent_size}"
+        return f"{self.input_size}, {self.hidden_size}, maps={self.maps}, bias={self.bias is not None}{recurrent}"
 
 
 class Affine:
@@ -79,7 +88,7 @@ class Affine:
         self.packed, self.k = packed, k
 
     def __call__(self, x: Tensor, h: Tensor) -> Tensor:
-        """`W x + U h + b`, with x: (B, I) and h: (B, H)."""
+        """`W x + U h + b`, with x: (B, I) and h: (B, R)."""
         product: Tensor = self.packed(self.k, x, h)
         return product
 
@@ -98,7 +107,7 @@ class Affine:
         return self.packed.rows(self.k, self.k + 1)[0]
 
     @property
-    def U(self) -> Tensor:  # noqa: N802  (H, H)
+    def U(self) -> Tensor:  # noqa: N802  (H, R)
         return self.packed.rows(self.k, self.k + 1)[1]
 
     @property
@@ -136,6 +145,11 @@ class Cell(nn.Module):
                 raise ConfigError(f"{name}: not a size (got {size}); 1 or more; give the number of features")
         self.input_size, self.hidden_size = input_size, hidden_size
 
+    @property
+    def output_size(self) -> int:
+        """The width of the output, the first field of the state: H, unless a cell says otherwise."""
+        return self.hidden_size
+
     def step(self, x: Tensor, state: Any) -> Any:
         """The state after one more input, x: (B, I)."""
         raise NotImplementedError(f"{type(self).__name__} defines no step")
@@ -145,8 +159,10 @@ class Cell(nn.Module):
 
     def initial_state(self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
         """Zeros for every field, by default on the device and in the type of the weights."""
-        like = next(self.parameters())
-        zeros = torch.zeros(batch, self.hidden_size, device=device or like.device, dtype=dtype or like.dtype)
+        if device is None or dtype is None:
+            like = next(self.parameters())
+            device, dtype = device or like.device, dtype or like.dtype
+        zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=dtype)
         return self.State(*(zeros for _ in self.State._fields))
 
     def extra_repr(self) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from carousel.cells.cell import Cell, Packed
+from carousel.errors import ConfigError
 
 
 class LSTM(Cell):
@@ -55,3 +58,72 @@ class LSTM(Cell):
         c = f * state.c + i * g
         h = o * torch.tanh(c)
         return self.State(h, c)
+
+
+class ProjectedLSTM(Cell):
+    """Long short-term memory with a recurrent projection layer: a wide memory behind a narrow output.
+
+        i_t = σ(W_i x_t + U_i h_{t-1} + b_i)
+        f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
+        g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
+        o_t = σ(W_o x_t + U_o h_{t-1} + b_o)
+        c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+        h_t = R (o_t ⊙ tanh(c_t))
+
+    Sak, Senior and Beaufays 2014, arXiv:1402.1128, eq. 7-12, with R their W_rm and h_t their r_t.
+
+    Args:
+        projection_size: P, the width of h_t and of what the next layer reads; less than the hidden size.
+        forget_bias: as in `LSTM`.
+
+    Notes:
+        No peepholes and no second, non-recurrent projection p_t, as in `torch.nn.LSTM(proj_size=P)`.
+
+    >>> cell = ProjectedLSTM(input_size=3, hidden_size=8, projection_size=2)
+    >>> state = cell.step(torch.ones(5, 3), cell.initial_state(5))
+    >>> state.h.shape, state.c.shape
+    (torch.Size([5, 2]), torch.Size([5, 8]))
+    """
+
+    class State(NamedTuple):
+        h: Tensor  # (B, P)
+        c: Tensor  # (B, H)
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, projection_size: int, forget_bias: float = 1.0, bias: bool = True
+    ) -> None:
+        super().__init__(input_size, hidden_size)
+        if not 1 <= projection_size < hidden_size:
+            raise ConfigError(
+                f"projection_size: does not fit (got {projection_size}); 1 to {hidden_size - 1}, below hidden_size; "
+                "LSTM has no projection"
+            )
+        self.projection_size = projection_size
+        self.packed = Packed(input_size, hidden_size, maps=4, bias=bias, recurrent_size=projection_size)
+        self.input, self.forget, self.candidate, self.output = self.packed
+        self.projection = nn.Parameter(torch.empty(projection_size, hidden_size))
+        nn.init.uniform_(self.projection, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        if self.forget.b is not None:
+            nn.init.constant_(self.forget.b, forget_bias)
+
+    @property
+    def output_size(self) -> int:
+        return self.projection_size
+
+    def step(self, x: Tensor, state: State) -> State:
+        i = torch.sigmoid(self.input(x, state.h))
+        f = torch.sigmoid(self.forget(x, state.h))
+        g = torch.tanh(self.candidate(x, state.h))
+        o = torch.sigmoid(self.output(x, state.h))
+        c = f * state.c + i * g
+        h = F.linear(o * torch.tanh(c), self.projection)
+        return self.State(h, c)
+
+    def initial_state(
+        self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        _, c = super().initial_state(batch, device=device, dtype=dtype)
+        return self.State(c.new_zeros(batch, self.projection_size), c)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, projection_size={self.projection_size}"

@@ -1,0 +1,77 @@
+"""Layers that read a sequence forward, or forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from carousel.cells import Cell
+from carousel.nn.unroll import Layout, run
+
+
+class Directions(NamedTuple):
+    """The state of a bidirectional layer."""
+
+    forward: Any  # after each sequence's own last element
+    backward: Any  # after its first, which the backward cell reads last
+
+
+def run_layers(
+    cells: Sequence[Cell],
+    inputs: Tensor,
+    layout: Layout,
+    states: Sequence[Any],
+    *,
+    directions: int = 1,
+    dropout: float = 0.0,
+    engine: str = "auto",
+) -> tuple[Tensor, list[Any]]:
+    """Run layers over packed inputs (Σ sizes, I), each reading the outputs of the one below.
+
+    Args:
+        cells: for each layer a forward cell and, with two `directions`, a backward one.
+        layout: where the inputs are in their batch.
+        states: what each cell starts from, its sequences in the order of the batch.
+        dropout: the probability that an output between two layers is zeroed; 0 outside training.
+        engine: what runs the time loop, see `run`.
+
+    Returns:
+        Packed outputs of the last layer, directions side by side, and the state of each cell after its own last step.
+    """
+    reverse = reversal(layout, inputs.device) if directions == 2 else None
+    options = {} if engine == "auto" else {"engine": engine}
+    finals: list[Any] = []
+    for first in range(0, len(cells), directions):
+        if first and dropout:
+            inputs = F.dropout(inputs, dropout)
+        outputs, final = run(cells[first], inputs, layout.sizes, layout.sort(states[first]), **options)
+        finals.append(layout.restore(final))
+        if reverse is not None:
+            start = layout.sort(states[first + 1])
+            backward, final = run(cells[first + 1], reverse(inputs), layout.sizes, start, **options)
+            finals.append(layout.restore(final))
+            outputs = torch.cat([outputs, reverse(backward)], dim=1)
+        inputs = outputs
+    return inputs, finals
+
+
+def reversal(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The function that turns each sequence of a packed batch (Σ sizes, ...) around, within its own length.
+
+    >>> turn_around = reversal(Layout((3, 2), [2, 2, 1]), torch.device("cpu"))  # lengths 3 and 2
+    >>> turn_around(torch.tensor([10, 20, 11, 21, 12]))
+    tensor([12, 21, 11, 20, 10])
+    """
+    T, B = len(layout.sizes), layout.sizes[0]
+    if layout.sizes[-1] == B:
+        return lambda packed: packed.reshape(T, B, *packed.shape[1:]).flip(0).flatten(0, 1)
+    sizes = torch.tensor(layout.sizes)
+    alive = torch.arange(B) < sizes[:, None]  # (T, B)
+    lengths, starts = alive.sum(0), sizes.cumsum(0) - sizes
+    mirrored = (lengths - 1 - torch.arange(T)[:, None]).clamp(min=0)
+    rows = (starts[mirrored] + torch.arange(B))[alive].to(device)
+    return lambda packed: packed.index_select(0, rows)
