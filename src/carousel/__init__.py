@@ -4,6 +4,7 @@
     carousel.train("captions.jsonl", "photos")      a captioner of your own
     carousel.evaluate("captions.jsonl", "photos")   how good it is
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
+    carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
 
 Names are loaded when first used, so that importing the package is instant.
 """
@@ -25,27 +26,31 @@ _PUBLIC = {
     "caption_photos": "carousel.captioning",
     "Cell": "carousel.cells",
     "Elman": "carousel.cells",
-    "GRU": "carousel.cells",
-    "LSTM": "carousel.cells",
+    "ProjectedLSTM": "carousel.cells",
     "ResetAfterGRU": "carousel.cells",
+    "GRU": "carousel.nn",
+    "LSTM": "carousel.nn",
+    "RNN": "carousel.nn",
     "Recurrent": "carousel.nn",
     "unroll": "carousel.nn",
 }
 
 if TYPE_CHECKING:
     from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
-    from carousel.cells import GRU, LSTM, Cell, Elman, ResetAfterGRU
-    from carousel.nn import Recurrent, unroll
+    from carousel.cells import Cell, Elman, ProjectedLSTM, ResetAfterGRU
+    from carousel.nn import GRU, LSTM, RNN, Recurrent, unroll
     from carousel.tasks.captioning import caption, evaluate, train
 
 __all__ = [
     "GRU",
     "LSTM",
+    "RNN",
     "Captioner",
     "CaptioningConfig",
     "Cell",
     "Decoding",
     "Elman",
+    "ProjectedLSTM",
     "Recurrent",
     "ResetAfterGRU",
     "__version__",

@@ -1,6 +1,8 @@
 """Modules made of cells."""
 
+from carousel.nn.directions import Directions
 from carousel.nn.recurrent import Recurrent
+from carousel.nn.torch_layers import GRU, LSTM, RNN
 from carousel.nn.unroll import unroll
 
-__all__ = ["Recurrent", "unroll"]
+__all__ = ["GRU", "LSTM", "RNN", "Directions", "Recurrent", "unroll"]
