@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -160,7 +161,7 @@ class Cell(nn.Module):
     def initial_state(self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
         """Zeros for every field, by default on the device and in the type of the weights."""
         if device is None or dtype is None:
-            like = next(self.parameters())
+            like = next(chain(self.parameters(), self.buffers()))  # weights that were given may be no parameters
             device, dtype = device or like.device, dtype or like.dtype
         zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=dtype)
         return self.State(*(zeros for _ in self.State._fields))
