@@ -43,7 +43,7 @@ def run_layers(
         Packed outputs of the last layer, directions side by side, and the state of each cell after its own last step.
     """
     reverse = reversal(layout, inputs.device) if directions == 2 else None
-    options = {} if engine == "auto" else {"engine": engine}
+    options: dict[str, Any] = {} if engine == "auto" else {"engine": engine}
     finals: list[Any] = []
     for first in range(0, len(cells), directions):
         if first and dropout:

@@ -30,7 +30,7 @@ class DropIn(nn.RNNBase):
         self.engine = engine
         self._cells = _empty_cells(self)
 
-    def run(self, input: Any, hx: Any, lengths: Tensor | None) -> tuple[Any, list[Tensor]]:
+    def _run(self, input: Any, hx: Any, lengths: Tensor | None) -> tuple[Any, list[Tensor]]:
         """Outputs, in the form of the input, and the fields of the final state, each (D·L, B, ·) or (D·L, ·)."""
         self._check_input(input, lengths)
         packed = isinstance(input, PackedSequence)

@@ -80,7 +80,7 @@ class LSTM(DropIn, nn.LSTM):
         Raises:
             ConfigError: a shape, type or length is not as above.
         """
-        output, (h, c) = self.run(input, hx, lengths)
+        output, (h, c) = self._run(input, hx, lengths)
         return output, (h, c)
 
 
@@ -128,7 +128,7 @@ class GRU(DropIn, nn.GRU):
 
     def forward(self, input: Any, hx: Tensor | None = None, *, lengths: Tensor | None = None) -> tuple[Any, Tensor]:
         """Outputs and the final `h_n`, (D·L, B, H); the arguments and errors are those of `LSTM.forward`."""
-        output, [h] = self.run(input, hx, lengths)
+        output, [h] = self._run(input, hx, lengths)
         return output, h
 
 
@@ -175,5 +175,5 @@ class RNN(DropIn, nn.RNN):
 
     def forward(self, input: Any, hx: Tensor | None = None, *, lengths: Tensor | None = None) -> tuple[Any, Tensor]:
         """Outputs and the final `h_n`, (D·L, B, H); the arguments and errors are those of `LSTM.forward`."""
-        output, [h] = self.run(input, hx, lengths)
+        output, [h] = self._run(input, hx, lengths)
         return output, h
