@@ -12,10 +12,12 @@ from torch import Tensor
 
 from carousel.cells import Cell
 from carousel.errors import ConfigError
-from carousel.nn.hoist import hoisted
+from carousel.compiler import Engine, compiled, known, run_compiled
 
 
-def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+def unroll(
+    cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None = None, *, engine: Engine = "auto"
+) -> tuple[Tensor, Any]:
     """Run the cell over time; the same as the plain loop
 
         state, outputs = state or cell.initial_state(B), []
@@ -24,8 +26,8 @@ def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None
             outputs.append(state[0])
         return torch.stack(outputs), state
 
-    but with the input products of all time steps in one matrix product before the loop (see `carousel.nn.hoist`), and
-    without the steps past a sequence's length.
+    but with the input products of all time steps in one matrix product before the loop, the loop itself compiled (see
+    `carousel.compiler`), and without the steps past a sequence's length.
 
     Args:
         cell: the recurrence.
@@ -33,6 +35,7 @@ def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None
         state: what to start from, fields (B, H); the cell's `initial_state` by default.
         lengths: (B,), integers from 1 to T. Past its length a sequence costs nothing, its outputs are zero and its
             state stands still; what the padding holds, even NaN, is never read.
+        engine: "compiled", "eager" (PyTorch, step by step) or "auto": compiled wherever that is possible.
 
     Returns:
         outputs: (T, B, H), and the state after each sequence's own last step.
@@ -50,16 +53,21 @@ def unroll(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | None
     check_inputs(inputs, cell.input_size)
     layout = Layout.of(inputs, lengths)
     start = layout.sort(starting_state(cell, inputs, state))
-    outputs, state = run(cell, layout.pack(inputs), layout.sizes, start)
+    outputs, state = run(cell, layout.pack(inputs), layout.sizes, start, engine=engine)
     return layout.unpack(outputs), layout.restore(state)
 
 
-def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[Tensor, Any]:
+def run(
+    cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Engine = "auto"
+) -> tuple[Tensor, Any]:
     """`unroll` of packed inputs (Σ sizes, I), of which step t reads the next `sizes[t]` rows.
 
     Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed
     in the same way; the state is that of every sequence after its own last step.
     """
+    program = compiled(cell, inputs, engine)
+    if program is not None:
+        return run_compiled(program, cell, inputs, sizes, state)
     outputs: list[Tensor] = []
     ended: list[Any] = []
     for size, step in zip(sizes, steps(cell, inputs, sizes), strict=True):
@@ -77,7 +85,7 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[Tenso
 
 def steps(cell: Cell, inputs: Tensor, sizes: list[int]) -> Iterable[Callable[[Any], Any]]:
     """For each time step of packed inputs, the function from the state before it to the state after it."""
-    fast = hoisted(cell)
+    fast = known(cell).hoisted
     if fast is not None:
         return fast.steps(cell, inputs, sizes)
     return [partial(cell.step, x) for x in inputs.split_with_sizes(sizes)]

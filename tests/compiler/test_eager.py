@@ -12,8 +12,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from carousel.cells import GRU, LSTM, Elman, ResetAfterGRU
+from carousel.compiler import known
+from carousel.compiler.eager import Hoisted, Run
 from carousel.nn import unroll
-from carousel.nn.hoist import Run, hoisted
+
+
+def hoisted(cell: Any) -> Hoisted | None:
+    return known(cell).hoisted
+
 
 RUNS = {
     Elman: [Run("packed", 0, 1, True, True)],
@@ -61,7 +67,7 @@ def test_maps_with_one_operand_are_one_product(cell: type[Any]) -> None:
 def test_products_of_the_inputs_are_taken_once(cell: type[Any], before: int, each_step: int) -> None:
     for T in (1, 10):
         with Products() as products, torch.no_grad():
-            unroll(cell(3, 4), torch.randn(T, 2, 3))
+            unroll(cell(3, 4), torch.randn(T, 2, 3), engine="eager")
         assert products.count.total() == before + each_step * T
 
 
@@ -74,7 +80,9 @@ def test_neighbours_are_found_in_any_order() -> None:
     cell, inputs = Shuffled(3, 4), torch.randn(5, 2, 3)
     found = hoisted(cell)
     assert found is not None and list(found.runs) == RUNS[LSTM]
-    assert_same([unroll(cell, inputs)[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]], tolerance=1e-6)
+    assert_same(
+        [unroll(cell, inputs, engine="eager")[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]], tolerance=1e-6
+    )
 
 
 def test_weights_are_read_as_they_are_now() -> None:
@@ -86,14 +94,16 @@ def test_weights_are_read_as_they_are_now() -> None:
     cell.double()
     assert hoisted(cell) is found
     inputs = inputs.double()
-    assert_same([unroll(cell, inputs)[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]])
+    assert_same([unroll(cell, inputs, engine="eager")[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]])
 
 
 def test_a_changed_setting_is_traced_anew() -> None:
     cell, inputs = Elman(3, 4, activation="tanh"), torch.randn(5, 2, 3)
     unroll(cell, inputs)
     cell.activation = torch.relu
-    assert_same([unroll(cell, inputs)[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]], tolerance=1e-6)
+    assert_same(
+        [unroll(cell, inputs, engine="eager")[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]], tolerance=1e-6
+    )
 
 
 def test_a_step_may_differ_in_training() -> None:
@@ -105,7 +115,11 @@ def test_a_step_may_differ_in_training() -> None:
     cell, inputs = Noisy(3, 4), torch.randn(5, 2, 3)
     for mode in (True, False, True):
         cell.train(mode)
-        assert_same([unroll(cell, inputs)[0]], [plain_loop(cell, inputs, cell.initial_state(2))[0]], tolerance=1e-6)
+        assert_same(
+            [unroll(cell, inputs, engine="eager")[0]],
+            [plain_loop(cell, inputs, cell.initial_state(2))[0]],
+            tolerance=1e-6,
+        )
 
 
 def test_an_error_in_a_step_is_the_error_one_sees() -> None:

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
 from carousel.cells import Cell, Packed
+from carousel.compiler.trace import StepTracer
 
 
 @dataclass(frozen=True)
@@ -71,41 +71,14 @@ class Hoisted:
         return self.step(cell, x, state, *operands)
 
 
-def hoisted(cell: Cell) -> Hoisted | None:
-    """The cell's step without its input products, or None if the step cannot be traced.
-
-    Traced once for each cell, and again after one of its attributes was assigned anew (`cell.train()` does).
-    """
-    settings = [value for module in cell.modules() for name, value in vars(module).items() if name[0] != "_"]
-    known = _TRACED.get(cell)
-    if known is None or len(known[0]) != len(settings) or not all(map(operator.is_, known[0], settings)):
-        known = _TRACED[cell] = (settings, _trace(cell))
-    return known[1]
+def _is_leaf(module: torch.nn.Module) -> bool:
+    return isinstance(module, Packed) or type(module).__module__.startswith("torch.nn")
 
 
-_TRACED: WeakKeyDictionary[Cell, tuple[list[Any], Hoisted | None]] = WeakKeyDictionary()
-
-
-class _Tracer(fx.Tracer):
-    """Traces `step`, with affine maps as single nodes and states that unpack."""
-
-    traced_func_name = "step"
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__()
-        self.fields = cell.State._fields
-
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Packed) or super().is_leaf_module(m, module_qualified_name)
-
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        _, state = self.graph.find_nodes(op="placeholder")
-        return iter([getattr(obj, field) for field in self.fields]) if obj.node is state else super().iter(obj)
-
-
-def _trace(cell: Cell) -> Hoisted | None:
+def hoist(cell: Cell) -> Hoisted | None:
+    """The cell's step without its input products, or None if the step cannot be traced."""
     try:
-        graph = _Tracer(cell).trace(cell)
+        graph = StepTracer(cell, leaf=_is_leaf).trace(cell)
         _read_fields_once(graph)
         runs = _take_out_products(cell, graph)
         graph.lint()

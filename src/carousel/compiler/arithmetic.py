@@ -1,0 +1,219 @@
+"""Vectors of float32 in LLVM IR: the arithmetic that kernels are written with.
+
+The functions have float32 accuracy over the whole range, and pass NaN on:
+
+    exp       2^n p(r), x = n ln 2 + r, |r| ≤ ln 2 / 2; polynomial of degree 6
+    sigmoid   1 / (1 + exp(-x))
+    tanh      x p(x²) / q(x²), degree 13 over 6, on |x| ≤ 7.9, where float32 has reached 1
+    log       n ln 2 + log(m), √½ ≤ m < √2; polynomial of degree 9 in m - 1
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+from llvmlite import ir
+
+FLOAT, INT, LONG, BIT, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.IntType(1), ir.PointerType()
+
+
+class Vectors:
+    """Arithmetic on vectors of `lanes` float32 at the place where `builder` stands."""
+
+    def __init__(self, builder: ir.IRBuilder, lanes: int) -> None:
+        self.b, self.lanes = builder, lanes
+        self.type = ir.VectorType(FLOAT, lanes)
+        self.ints = ir.VectorType(INT, lanes)
+
+    # Constants, and moves between one number and a vector of it.
+
+    def constant(self, number: float) -> Any:
+        return ir.Constant(self.type, [_float32(number)] * self.lanes)
+
+    def integer(self, number: int) -> Any:
+        return ir.Constant(self.ints, [number] * self.lanes)
+
+    def splat(self, number: Any) -> Any:
+        undefined = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
+        first = self.b.insert_element(undefined, number, INT(0))
+        return self.b.shuffle_vector(first, undefined, ir.Constant(self.ints, [0] * self.lanes))
+
+    def intrinsic(self, name: str, *args: Any) -> Any:
+        module, full = self.b.module, f"llvm.{name}.v{self.lanes}f32"
+        if full not in module.globals:
+            ir.Function(module, ir.FunctionType(self.type, [arg.type for arg in args]), full)
+        return self.b.call(module.globals[full], args)
+
+    # Operations of the graph, by name.
+
+    def add(self, a: Any, b: Any) -> Any:
+        return self.b.fadd(a, b)
+
+    def sub(self, a: Any, b: Any) -> Any:
+        return self.b.fsub(a, b)
+
+    def mul(self, a: Any, b: Any) -> Any:
+        return self.b.fmul(a, b)
+
+    def div(self, a: Any, b: Any) -> Any:
+        return self.b.fdiv(a, b)
+
+    def neg(self, a: Any) -> Any:
+        return self.b.fneg(a)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return self.intrinsic("fma", a, b, c)
+
+    def abs(self, a: Any) -> Any:
+        return self.intrinsic("fabs", a)
+
+    def sqrt(self, a: Any) -> Any:
+        return self.intrinsic("sqrt", a)
+
+    def number(self, condition: Any) -> Any:
+        """1 where the condition holds, else 0."""
+        return self.b.select(condition, self.constant(1), self.constant(0))
+
+    def gt(self, a: Any, b: Any) -> Any:
+        return self.number(self.b.fcmp_ordered(">", a, b))
+
+    def ge(self, a: Any, b: Any) -> Any:
+        return self.number(self.b.fcmp_ordered(">=", a, b))
+
+    def eq(self, a: Any, b: Any) -> Any:
+        return self.number(self.b.fcmp_ordered("==", a, b))
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        return self.b.select(self.b.fcmp_unordered("!=", condition, self.constant(0)), a, b)
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        smaller = self.b.select(self.b.fcmp_ordered("<", a, b), a, b)
+        return self.b.select(self.b.fcmp_unordered("uno", a, a), a, smaller)
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        larger = self.b.select(self.b.fcmp_ordered(">", a, b), a, b)
+        return self.b.select(self.b.fcmp_unordered("uno", a, a), a, larger)
+
+    def relu(self, a: Any) -> Any:
+        return self.b.select(self.b.fcmp_ordered("<", a, self.constant(0)), self.constant(0), a)
+
+    def sign(self, a: Any) -> Any:
+        return self.sub(self.gt(a, self.constant(0)), self.gt(self.constant(0), a))
+
+    def clamp(self, a: Any, low: float, high: float) -> Any:
+        """`a` within bounds; NaN stays NaN, as the comparison is false and the second value is chosen."""
+        lower, upper = self.constant(low), self.constant(high)
+        a = self.b.select(self.b.fcmp_ordered("<", upper, a), upper, a)
+        return self.b.select(self.b.fcmp_ordered(">", lower, a), lower, a)
+
+    def polynomial(self, x: Any, coefficients: list[float]) -> Any:
+        """Horner's scheme, highest power first."""
+        result = self.constant(coefficients[0])
+        for coefficient in coefficients[1:]:
+            result = self.fma(result, x, self.constant(coefficient))
+        return result
+
+    def bounded_exp(self, x: Any) -> Any:
+        """exp for -87.3 ≤ x ≤ 88.3, and the value at the bound beyond."""
+        x = self.clamp(x, -87.3, 88.3)
+        shift = self.constant(12582912.0)  # 1.5 · 2^23: adding it rounds to an integer, in the lowest bits
+        shifted = self.fma(x, self.constant(math.log2(math.e)), shift)
+        n = self.sub(shifted, shift)
+        r = self.fma(n, self.constant(-0.693145751953125), x)
+        r = self.fma(n, self.constant(-1.42860682030941723212e-6), r)
+        p = self.polynomial(r, [1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1])
+        power = self.b.shl(self.b.bitcast(shifted, self.ints), self.integer(23))
+        return self.b.bitcast(self.b.add(self.b.bitcast(p, self.ints), power), self.type)
+
+    def exp(self, x: Any) -> Any:
+        inside = self.bounded_exp(x)
+        inside = self.b.select(self.b.fcmp_ordered(">", x, self.constant(88.72284)), self.constant(math.inf), inside)
+        return self.b.select(self.b.fcmp_ordered("<", x, self.constant(-87.33655)), self.constant(0), inside)
+
+    def sigmoid(self, x: Any) -> Any:
+        return self.div(self.constant(1), self.add(self.constant(1), self.bounded_exp(self.neg(x))))
+
+    def tanh(self, x: Any) -> Any:
+        x = self.clamp(x, -7.90531110763549805, 7.90531110763549805)
+        square = self.mul(x, x)
+        p = self.polynomial(square, _TANH_NUMERATOR)
+        return self.div(self.mul(x, p), self.polynomial(square, _TANH_DENOMINATOR))
+
+    def log(self, x: Any) -> Any:
+        tiny = self.b.fcmp_ordered("<", x, self.constant(1.17549435e-38))
+        scaled = self.b.select(tiny, self.mul(x, self.constant(2.0**23)), x)
+        bits = self.b.sub(self.b.bitcast(scaled, self.ints), self.integer(0x3F3504F3))  # √½
+        exponent = self.b.sitofp(self.b.ashr(bits, self.integer(23)), self.type)
+        exponent = self.sub(exponent, self.b.select(tiny, self.constant(23), self.constant(0)))
+        mantissa = self.b.add(self.b.and_(bits, self.integer(0x007FFFFF)), self.integer(0x3F3504F3))
+        m = self.sub(self.b.bitcast(mantissa, self.type), self.constant(1))
+        square = self.mul(m, m)
+        tail = self.mul(self.mul(m, square), self.polynomial(m, _LOG))
+        tail = self.fma(exponent, self.constant(-2.12194440e-4), tail)
+        tail = self.fma(square, self.constant(-0.5), tail)
+        result = self.fma(exponent, self.constant(0.693359375), self.add(m, tail))
+        zero, infinite = self.constant(0), self.constant(math.inf)
+        result = self.b.select(self.b.fcmp_ordered("==", x, zero), self.constant(-math.inf), result)
+        result = self.b.select(self.b.fcmp_ordered("==", x, infinite), infinite, result)
+        return self.b.select(self.b.fcmp_ordered(">=", x, zero), result, self.constant(math.nan))
+
+    def softplus(self, x: Any) -> Any:
+        """max(x, 0) + log(1 + u), u = exp(-|x|); log(1 + u) = log(v) u / (v - 1) for v = 1 + u as rounded."""
+        u = self.exp(self.neg(self.abs(x)))
+        v = self.add(self.constant(1), u)
+        away = self.sub(v, self.constant(1))
+        small = self.b.fcmp_ordered("==", away, self.constant(0))
+        exact = self.div(self.mul(self.log(v), u), self.b.select(small, self.constant(1), away))
+        return self.add(self.relu(x), self.b.select(small, u, exact))
+
+    def elu(self, x: Any, alpha: float) -> Any:
+        """alpha (exp(x) - 1) below 0, as 2 t / (1 - t) with t = tanh(x / 2), which does not cancel near 0."""
+        t = self.tanh(self.mul(self.constant(0.5), x))
+        below = self.div(self.mul(self.constant(2 * alpha), t), self.sub(self.constant(1), t))
+        return self.b.select(self.b.fcmp_ordered(">", x, self.constant(0)), x, below)
+
+    def across(self, op: str, a: Any) -> Any:
+        """The sum or the maximum of the lanes, by halves."""
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            undefined = ir.Constant(a.type, ir.Undefined)
+            halves = [
+                self.b.shuffle_vector(a, undefined, ir.Constant(ir.VectorType(INT, lanes), list(range(k, k + lanes))))
+                for k in (0, lanes)
+            ]
+            narrow = Vectors(self.b, lanes)
+            a = narrow.add(*halves) if op == "sum" else narrow.maximum(*halves)
+        return self.b.extract_element(a, INT(0))
+
+
+def _float32(number: float) -> float:
+    """The nearest float32, which LLVM insists on."""
+    return (
+        number if math.isinf(number) or math.isnan(number) else float(struct.unpack("f", struct.pack("f", number))[0])
+    )
+
+
+_TANH_NUMERATOR = [
+    -2.76076847742355e-16,
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
+]
+_TANH_DENOMINATOR = [1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03]
+_LOG = [
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+]

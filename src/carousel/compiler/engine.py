@@ -1,0 +1,124 @@
+"""Which way a cell is run over time: compiled, or eagerly by PyTorch."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from carousel.cells import Cell
+from carousel.compiler import eager, threads
+from carousel.compiler.trace import Recurrence, Unsupported, trace
+from carousel.errors import ConfigError
+
+Engine = Literal["auto", "eager", "compiled"]
+ENGINES = ("auto", "eager", "compiled")
+
+
+@dataclass
+class Known:
+    """What tracing found out about a cell, once for each way it is set."""
+
+    cell: Cell
+
+    @cached_property
+    def hoisted(self) -> eager.Hoisted | None:
+        return eager.hoist(self.cell)
+
+    @cached_property
+    def recurrence(self) -> Recurrence | Unsupported:
+        try:
+            return trace(self.cell)
+        except Unsupported as reason:
+            return reason
+
+    @cached_property
+    def program(self) -> Any:
+        """The compiled loops, or why there are none."""
+        from carousel.compiler.cpu import Program  # loads LLVM
+
+        found = self.recurrence
+        return found if isinstance(found, Unsupported) else Program(found)
+
+
+def known(cell: Cell) -> Known:
+    """What is known of the cell; found anew after one of its attributes was assigned (`cell.train()` does)."""
+    settings = [
+        value
+        for module in cell.modules()
+        for name, value in vars(module).items()
+        if name[0] != "_" and not isinstance(value, Tensor)
+    ]
+    entry = _KNOWN.get(cell)
+    if entry is None or len(entry[0]) != len(settings) or not all(map(operator.is_, entry[0], settings)):
+        entry = _KNOWN[cell] = (settings, Known(cell))
+    return entry[1]
+
+
+_KNOWN: WeakKeyDictionary[Cell, tuple[list[Any], Known]] = WeakKeyDictionary()
+
+
+def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
+    """The program to run the cell on these inputs with; None to run it eagerly.
+
+    Raises:
+        ConfigError: the engine is unknown, or it is "compiled" and the cell or the inputs cannot be.
+    """
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: unknown (got {engine!r}); {', '.join(ENGINES)}; 'auto' compiles what it can")
+    if engine == "eager":
+        return None
+    reason = _against(cell, inputs)
+    if reason is None:
+        program = known(cell).program
+        if not isinstance(program, Unsupported):
+            return program
+        reason = str(program)
+        if engine == "auto" and type(cell) not in _WARNED:
+            _WARNED.add(type(cell))
+            warnings.warn(f"{type(cell).__name__} runs eagerly: the compiler does not know {reason}", stacklevel=4)
+    if engine == "compiled":
+        raise ConfigError(
+            f"engine: cannot compile {type(cell).__name__} (got {reason}); float32 on the CPU, operations the compiler knows; use engine='auto'"
+        )
+    return None
+
+
+_WARNED: set[type] = set()
+
+
+def _against(cell: Cell, inputs: Tensor) -> str | None:
+    """Why these inputs are not for the compiled loops, if so."""
+    weight = next(cell.parameters(), inputs)  # a cell may have none
+    for name, tensor in (("inputs", inputs), ("weights", weight)):
+        if tensor.dtype != torch.float32:
+            return f"{name} of {tensor.dtype}"
+        if tensor.device.type != "cpu":
+            return f"{name} on {tensor.device}"
+    if type(inputs) is not Tensor and not isinstance(inputs, torch.nn.Parameter):
+        return f"inputs of type {type(inputs).__name__}"
+    if torch.is_autocast_enabled("cpu"):
+        return "autocast"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a transformation of torch.func"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    return None
+
+
+def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any) -> tuple[Tensor, Any]:
+    """The compiled loop over packed inputs (Σ sizes, I)."""
+    from carousel.compiler.cpu import Extent
+    from carousel.compiler.function import unroll
+
+    extent = Extent(tuple(sizes))
+    operands = program.recurrence.operands(cell, inputs)
+    outputs, ends = unroll(program, operands, state, extent, threads.count(extent.batch))
+    return outputs, cell.State(*ends)

@@ -1,0 +1,184 @@
+"""The step of a recurrence as a graph of a handful of node kinds, which the backends share.
+
+    kind        attr                      value at one time step, for each sequence
+    input       (tensor, start)           columns of a tensor (N, ·) that was computed before the loop
+    state       field                     the state before the step
+    vector      (tensor, start)           the same for every sequence: a peephole, a bias
+    constant    number                    the same everywhere
+    per_width   width                     1 / width
+    product     ((tensor, start, transposed), ...)   Σ_k U_k a_k, one weight for each argument a_k
+    sum, max    -                         over the columns of the argument
+    pointwise   what the operation needs  see POINTWISE
+
+and in the derivative (see `derive`)
+
+    saved       node of the forward step  its value at this step
+    adjoint     field                     gradient with respect to the state after the step
+    grad        -                         gradient with respect to the output of the step
+
+A node has a width: the columns of its value, 1 if it is one number for each sequence, 0 if it is one number for all.
+Equal nodes are one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+# Vector instructions that each operation takes, roughly: what is cheaper than a load and a store is computed again.
+POINTWISE = {
+    "add": 1,
+    "sub": 1,
+    "mul": 1,
+    "neg": 1,
+    "abs": 1,
+    "sign": 3,
+    "minimum": 1,
+    "maximum": 1,
+    "relu": 1,
+    "gt": 1,
+    "ge": 1,
+    "eq": 1,
+    "where": 1,
+    "spread": 0,
+    "div": 10,
+    "sqrt": 10,
+    "exp": 14,
+    "sigmoid": 24,
+    "tanh": 24,
+    "log": 24,
+    "softplus": 40,
+    "elu": 28,
+}
+LEAVES = {"input", "state", "vector", "constant", "per_width", "saved", "adjoint", "grad"}
+REDUCTIONS = {"sum", "max"}
+CHEAP = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value of the step; `index` is its place in the graph, after all of its arguments."""
+
+    index: int
+    op: str
+    args: tuple[Node, ...]
+    width: int
+    attr: Any = None
+
+    def __repr__(self) -> str:
+        inside = [*(f"n{arg.index}" for arg in self.args), *([] if self.attr is None else [str(self.attr)])]
+        return f"n{self.index} = {self.op}({', '.join(inside)}) : {self.width}"
+
+
+@dataclass
+class Graph:
+    """Nodes in an order in which they can be computed.
+
+    >>> graph = Graph()
+    >>> h = graph.leaf("state", 0, width=4)
+    >>> graph.apply("add", h, graph.apply("mul", h, graph.constant(1.0)))
+    n2 = add(n0, n0) : 4
+    """
+
+    nodes: list[Node] = field(default_factory=list)
+    _known: dict[Any, Node] = field(default_factory=dict, repr=False)
+
+    def leaf(self, op: str, attr: Any = None, *, width: int) -> Node:
+        return self._node(op, (), width, attr)
+
+    def constant(self, number: float) -> Node:
+        return self.leaf("constant", float(number), width=0)
+
+    def product(self, *pairs: tuple[Any, Node], width: int) -> Node:
+        """Σ U a over pairs of a weight (tensor, start, transposed) and its operand."""
+        weights, operands = zip(*pairs, strict=True)
+        return self._node("product", operands, width, weights)
+
+    def reduce(self, op: str, a: Node) -> Node:
+        return self._node(op, (a,), 1, None)
+
+    def spread(self, a: Node, width: int) -> Node:
+        """A number for each sequence, repeated over the columns."""
+        return self._node("spread", (a,), width, None)
+
+    def mean(self, a: Node) -> Node:
+        return self.apply("mul", self.reduce("sum", a), self.leaf("per_width", a.width, width=0))
+
+    def apply(self, op: str, *args: Node, attr: Any = None) -> Node:
+        """A pointwise operation; arguments of width 1 or 0 are spread over the columns of the others."""
+        return _simpler(self, op, args) or self._node(op, args, max(a.width for a in args), attr)
+
+    def total(self, terms: Iterable[Node]) -> Node:
+        """The sum of the terms: those that are products become one product."""
+        products = [term for term in terms if term.op == "product"]
+        others = [term for term in terms if term.op != "product"]
+        if len(products) > 1:
+            pairs = [pair for term in products for pair in zip(term.attr, term.args, strict=True)]
+            products = [self.product(*pairs, width=products[0].width)]
+        first, *rest = others + products
+        for term in rest:
+            first = self.apply("add", first, term)
+        return first
+
+    def columns(self, node: Node, start: int, width: int) -> Node:
+        """The columns of a value from `start` on, as a value of its own.
+
+        Raises:
+            ValueError: they cannot be computed alone.
+        """
+        if node.width <= 1 or (start, width) == (0, node.width):
+            return node
+        if node.op in ("input", "vector"):
+            tensor, first = node.attr
+            return self.leaf(node.op, (tensor, first + start), width=width)
+        if node.op == "product" and not any(transposed for *_, transposed in node.attr):
+            rows = [(tensor, first + start, False) for tensor, first, _ in node.attr]
+            return self.product(*zip(rows, node.args, strict=True), width=width)
+        if node.op in POINTWISE:
+            parts = [self.columns(arg, start, width) for arg in node.args]
+            return self._node(node.op, tuple(parts), width, node.attr)
+        raise ValueError(f"columns of {node.op}")
+
+    def _node(self, op: str, args: tuple[Node, ...], width: int, attr: Any) -> Node:
+        key = (op, tuple(arg.index for arg in args), width, attr)
+        if key not in self._known:
+            self._known[key] = Node(len(self.nodes), op, args, width, attr)
+            self.nodes.append(self._known[key])
+        return self._known[key]
+
+    def used(self, results: Iterable[Node]) -> list[Node]:
+        """The nodes that the results need, in order."""
+        needed: set[int] = set()
+        pending = list(results)
+        while pending:
+            node = pending.pop()
+            if node.index not in needed:
+                needed.add(node.index)
+                pending.extend(node.args)
+        return [node for node in self.nodes if node.index in needed]
+
+
+def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
+    """The same value by less: constants folded, additions of 0 and multiplications by 1 left out."""
+    numbers = [arg.attr if arg.op == "constant" else None for arg in args]
+    if op in _FOLD and None not in numbers:
+        return graph.constant(_FOLD[op](*numbers))
+    if op in ("add", "mul"):
+        neutral = float(op == "mul")
+        for number, other in zip(numbers, reversed(args), strict=True):
+            if number == neutral:
+                return other
+    if op == "sub" and numbers[1] == 0.0:
+        return args[0]
+    if op == "neg" and args[0].op == "neg":
+        return args[0].args[0]
+    return None
+
+
+_FOLD: dict[str, Callable[..., float]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "neg": lambda a: -a,
+}

@@ -1,0 +1,515 @@
+"""From a plan to LLVM IR: one function that runs the whole time loop for some of the sequences.
+
+    void loop(int64 *table, int64 T, int64 *sizes, int64 batch, int64 first, int64 last)
+
+        for t in time:                                          backwards for a derivative
+            for each pass:
+                for each block of columns:
+                    for each block of sequences:                as many as fit in registers
+                        tile = products of the block            `product_…` below
+                        for each sequence and column vector:    the epilogue: everything pointwise, stores, sums
+
+`table` holds what `Kernel.entries` lists: addresses, lengths of rows, widths. Sizes are read there, so that one
+compiled kernel serves every size of its cell, but for two choices that the kernel's name tells: whether all widths
+are whole vectors, and how many vectors wide the block of columns is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llvmlite import ir
+
+from carousel.compiler.arithmetic import FLOAT, INT, LONG, POINTER, Vectors
+from carousel.compiler.graph import Node
+from carousel.compiler.plan import ALL, BEFORE, CARRY, SEQUENCE, STEP, Buffer, Call, Pass, Plan
+
+Entry = tuple[Any, ...]  # what one word of the table is: ("address", buffer), ("stride", ...), ("width", w), ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the code is made for."""
+
+    lanes: int  # float32 in a vector
+    registers: int  # accumulators that a product may hold
+
+    def rows(self, vectors: int) -> int:
+        """Sequences in a block, with that many accumulators for each."""
+        return max(1, min(self.registers // vectors, 8))
+
+
+@dataclass
+class Kernel:
+    """The code of one time loop, and the words of the table it reads."""
+
+    name: str
+    ir: str
+    entries: list[Entry] = field(default_factory=list)
+
+
+def column_vectors(target: Target, width: int, accumulators: int) -> int:
+    """How many vectors of columns a block has: enough accumulators to keep the arithmetic busy, little left over."""
+    total = -(-width // target.lanes)
+
+    def cost(vectors: int) -> float:
+        accumulated = vectors * accumulators
+        rows = target.rows(accumulated)
+        loads = accumulated + rows / 2
+        return -(-total // vectors) * max(rows * accumulated, loads) / rows
+
+    return min(range(1, max(1, min(total, 4 // accumulators)) + 1), key=lambda vectors: (cost(vectors), -vectors))
+
+
+def emit(name: str, plan: Plan, target: Target, *, backward: bool) -> Kernel:
+    """The kernel of a plan."""
+    return _Writer(name, plan, target, backward).write()
+
+
+@dataclass
+class _Block:
+    """Where an epilogue stands: its block of columns, its sequence, what it has computed."""
+
+    column: Any  # the first column, of the vector at hand
+    row: Any
+    tile: Any  # the tile's row for the sequence at hand, at the vector at hand
+    mask: Any  # None if the vector is whole
+    first: Any  # whether this is the first vector of the row
+    values: dict[Node, Any] = field(default_factory=dict)
+
+
+class _Writer:
+    def __init__(self, name: str, plan: Plan, target: Target, backward: bool) -> None:
+        self.plan, self.target, self.backward = plan, target, backward
+        self.module = ir.Module(name)
+        self.kernel = Kernel(name, "")
+        self.words: dict[Entry, Any] = {}
+        self.products: dict[tuple[int, int], ir.Function] = {}
+        signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG])
+        self.function = ir.Function(self.module, signature, name)
+        self.table, self.steps, self.sizes, self.batch, self.first, self.last = self.function.args
+
+    def write(self) -> Kernel:
+        self.entry = self.function.append_basic_block("entry")
+        body = self.function.append_basic_block("body")
+        self.at(body)
+        self.time_loop()
+        self.b.ret_void()
+        ir.IRBuilder(self.entry).branch(body)
+        self.kernel.ir = str(self.module)
+        return self.kernel
+
+    def at(self, block: Any) -> None:
+        self.b = ir.IRBuilder(block)
+        self.v = Vectors(self.b, self.target.lanes)
+
+    # The table.
+
+    def word(self, *entry: Any) -> Any:
+        """A word of the table, read at the function's entry."""
+        if entry not in self.words:
+            place = len(self.kernel.entries)
+            self.kernel.entries.append(entry)
+            at_entry = ir.IRBuilder(self.entry)
+            address = at_entry.gep(self.table, [LONG(place)], source_etype=LONG)
+            value = at_entry.load(address, typ=LONG)
+            if entry[0] in ("address", "initial", "panel", "lanes"):
+                value = at_entry.inttoptr(value, POINTER)
+            self.words[entry] = value
+        return self.words[entry]
+
+    def width(self, width: int) -> Any:
+        return LONG(1) if width == 1 else self.word("width", width)
+
+    # Control flow.
+
+    @contextmanager
+    def loop(self, stop: Any, start: Any = None) -> Iterator[Any]:
+        """`for i in range(start, stop)`; nothing if that is empty."""
+        start = LONG(0) if start is None else start
+        before = self.b.block
+        head, body, after = (self.function.append_basic_block(name) for name in ("head", "body", "after"))
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        i = self.b.phi(LONG)
+        i.add_incoming(start, before)
+        self.b.cbranch(self.b.icmp_signed("<", i, stop), body, after)
+        self.b.position_at_end(body)
+        yield i
+        following = self.b.add(i, LONG(1))
+        i.add_incoming(following, self.b.block)
+        self.b.branch(head)
+        self.b.position_at_end(after)
+
+    def ceiling(self, a: Any, b: int) -> Any:
+        return self.b.udiv(self.b.add(a, LONG(b - 1)), LONG(b))
+
+    def least(self, a: Any, b: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
+    # The loops.
+
+    def time_loop(self) -> None:
+        base_at = ir.IRBuilder(self.entry).alloca(LONG)
+        self.b.store(self.word("rows") if self.backward else LONG(0), base_at)
+        with self.loop(self.steps) as turn:
+            t = self.b.sub(self.b.sub(self.steps, LONG(1)), turn) if self.backward else turn
+            size = self.load_long(self.sizes, t)
+            base = self.b.load(base_at, typ=LONG)
+            if self.backward:
+                base = self.b.sub(base, size)
+                self.b.store(base, base_at)
+            self.enter_step(t, base)
+            last = self.least(size, self.last)
+            for one in self.plan.passes:
+                self.sweep(one, last)
+            self.add_column_sums()
+            if not self.backward:
+                self.b.store(self.b.add(base, size), base_at)
+
+    def load_long(self, pointer: Any, index: Any) -> Any:
+        return self.b.load(self.b.gep(pointer, [index], source_etype=LONG), typ=LONG)
+
+    def enter_step(self, t: Any, base: Any) -> None:
+        """Where the rows of this step begin, by kind."""
+        self.is_start = self.b.icmp_signed("==", t, LONG(0))
+        with self.b.if_else(self.is_start) as (start, later):
+            with start:
+                start_block = self.b.block
+            with later:
+                size_before = self.load_long(self.sizes, self.b.sub(t, LONG(1)))
+                before = self.b.sub(base, size_before)
+                later_block = self.b.block
+        base_before = self.b.phi(LONG)
+        base_before.add_incoming(LONG(0), start_block)
+        base_before.add_incoming(before, later_block)
+        odd = self.b.and_(t, LONG(1))
+        written = self.b.mul(odd, self.batch)
+        read = self.b.mul(self.b.xor(odd, LONG(1)), self.batch)
+        self.bases = {STEP: base, BEFORE: base_before, "read": read, "written": written, SEQUENCE: LONG(0)}
+        self.pointers: dict[Buffer, Any] = {}
+        for buffer in {*self.plan.reads.values()}:
+            if buffer.rows == BEFORE:
+                self.pointers[buffer] = self.b.select(
+                    self.is_start, self.word("initial", buffer), self.word("address", buffer)
+                )
+
+    def sweep(self, one: Pass, last: Any) -> None:
+        target, accumulators = self.target, len(one.products)
+        widest = max((len(call.weights) for call in one.calls), default=1)
+        vectors = column_vectors(target, one.width, widest) if one.calls else 1
+        block = vectors * target.lanes
+        whole = one.width % target.lanes == 0
+        row_words = max(accumulators, 1) * block
+        rows = target.rows(max(widest * vectors, 1))
+        tile = None
+        if one.calls:
+            tile = ir.IRBuilder(self.entry).alloca(ir.ArrayType(FLOAT, rows * row_words))
+            tile.align = 64
+        width = self.width(one.width)
+        count = self.b.sub(last, self.first)
+        blocks = self.ceiling(count, rows)
+        share, extra = self.b.udiv(count, blocks), self.b.urem(count, blocks)
+        with self.loop(self.ceiling(width, block)) as j:
+            column = self.b.mul(j, LONG(block))
+            inside = self.least(LONG(vectors), self.ceiling(self.b.sub(width, column), target.lanes))
+            panels = [self.panel(call, one.width, vectors, j) for call in one.calls]
+            with self.loop(blocks) as k:
+                start = self.b.add(self.first, self.b.add(self.b.mul(k, share), self.least(k, extra)))
+                height = self.b.add(share, self.b.zext(self.b.icmp_signed("<", k, extra), LONG))
+                done: set[int] = set()
+                for call, panel in zip(one.calls, panels, strict=True):
+                    self.call_product(call, panel, tile, row_words, vectors, start, height, done)
+                with self.loop(height) as r, self.loop(inside) as vector:
+                    at = self.b.add(self.b.mul(r, LONG(row_words)), self.b.mul(vector, LONG(target.lanes)))
+                    here = self.b.add(column, self.b.mul(vector, LONG(target.lanes)))
+                    mask = None if whole else self.tail_mask(self.b.sub(width, here))
+                    first = self.b.icmp_signed("==", here, LONG(0))
+                    self.epilogue(one, _Block(here, self.b.add(start, r), (tile, at), mask, first), block)
+        if one.sums:
+            self.finish_sums(one, last)
+
+    def tail_mask(self, left: Any) -> Any:
+        lanes = self.target.lanes
+        count = self.v.splat(self.b.trunc(self.least(left, LONG(lanes)), INT))
+        return self.b.icmp_signed("<", ir.Constant(ir.VectorType(INT, lanes), list(range(lanes))), count)
+
+    # Products.
+
+    def panel(self, call: Call, width: int, vectors: int, j: Any) -> Any:
+        """The packed weights of a block of columns."""
+        pointer = self.word("panel", call.weights, call.inner, width, vectors)
+        size = self.b.mul(self.width(call.inner), LONG(len(call.weights) * vectors * self.target.lanes))
+        return self.b.gep(pointer, [self.b.mul(j, size)], source_etype=FLOAT)
+
+    def call_product(
+        self, call: Call, panel: Any, tile: Any, row_words: int, vectors: int, start: Any, height: Any, done: set[int]
+    ) -> None:
+        block = vectors * self.target.lanes
+        members = set(range(call.first, call.first + len(call.weights)))
+        fresh = not members & done
+        assert fresh or members <= done, "accumulators of one call begin together"
+        done |= members
+        stride = self.stride(call.operand)
+        source = self.b.gep(
+            self.pointer(call.operand),
+            [self.row_offset(call.operand, start, written=call.computed)],
+            source_etype=FLOAT,
+        )
+        into = self.b.gep(tile, [LONG(call.first * block)], source_etype=FLOAT)
+        function = self.product(len(call.weights) * vectors, row_words)
+        more = ir.Constant(ir.IntType(1), not fresh)
+        self.b.call(function, [source, stride, height, panel, self.width(call.inner), into, more])
+
+    def product(self, vectors: int, row_words: int) -> ir.Function:
+        """tile[r, :] (+)= Σ_k source[r, k] panel[k, :] for some rows and so many vectors of columns."""
+        key = (vectors, row_words)
+        if key not in self.products:
+            most = self.target.rows(vectors)
+            self.products[key] = write_product(self.module, self.target.lanes, vectors, row_words, most)
+        return self.products[key]
+
+    # Addresses.
+
+    def pointer(self, buffer: Buffer) -> Any:
+        return self.pointers[buffer] if buffer in self.pointers else self.word("address", buffer)
+
+    def stride(self, buffer: Buffer) -> Any:
+        kind, key = buffer.stride
+        return self.width(key) if kind == "columns" else self.word("stride", kind, key)
+
+    def row_offset(self, buffer: Buffer, row: Any, *, written: bool = False) -> Any:
+        rows = buffer.rows
+        if rows == CARRY:
+            rows = "written" if written else "read"
+        return self.b.mul(self.b.add(self.bases[rows], row), self.stride(buffer))
+
+    def address(self, buffer: Buffer, block: _Block, *, written: bool = False) -> Any:
+        """The address of the vector at hand."""
+        key = (buffer.rows, buffer.stride, written and buffer.rows == CARRY, buffer.width == 1)
+        offset = self.offsets.get(key)
+        if offset is None:
+            column = LONG(0) if buffer.width == 1 else block.column
+            if buffer.rows == ALL:
+                offset = column
+            else:
+                offset = self.b.add(self.row_offset(buffer, block.row, written=written), column)
+            self.offsets[key] = offset
+        return self.b.gep(self.pointer(buffer), [offset], source_etype=FLOAT)
+
+    # The epilogue.
+
+    def epilogue(self, one: Pass, block: _Block, block_words: int) -> None:
+        self.offsets: dict[Any, Any] = {}
+        self.one, self.block_words = one, block_words
+        for node, buffer in one.sums:
+            self.add_to_sum(node, buffer, block)
+        for node, buffer in one.stores:
+            self.store(self.value(node, block), self.address(buffer, block, written=True), buffer, block)
+        for node, buffer in one.column_sums:
+            address = self.address(buffer, block)
+            total = self.v.add(self.load(address, block), self.value(node, block))
+            self.store(total, address, buffer, block)
+
+    def value(self, node: Node, block: _Block) -> Any:
+        if node not in block.values:
+            block.values[node] = self.compute(node, block)
+        return block.values[node]
+
+    def compute(self, node: Node, block: _Block) -> Any:
+        if node.op == "constant":
+            return self.v.constant(node.attr)
+        if node.op == "per_width":
+            width = self.b.sitofp(self.width(node.attr), FLOAT)
+            return self.v.splat(self.b.fdiv(ir.Constant(FLOAT, 1.0), width))
+        if node in self.one.products:
+            tile, at = block.tile
+            place = self.one.products.index(node) * self.block_words
+            address = self.b.gep(tile, [self.b.add(at, LONG(place))], source_etype=FLOAT)
+            return self.b.load(address, typ=self.v.type, align=64)
+        buffer = self.plan.reads.get(node)
+        earlier = buffer is None and self.plan.level[node] < self.one.level
+        if earlier:
+            buffer = self.plan.homes.get(node)
+        if buffer is not None:
+            address = self.address(buffer, block, written=earlier)
+            if node.width == 1 and self.one.width != 1:
+                return self.v.splat(self.b.load(address, typ=FLOAT))
+            return self.load(address, block)
+        args = [self.value(arg, block) for arg in node.args]
+        if node.op == "spread":
+            return args[0]
+        extra = [] if node.attr is None else [node.attr]
+        return getattr(self.v, node.op)(*args, *extra)
+
+    def load(self, address: Any, block: _Block) -> Any:
+        if block.mask is None:
+            return self.b.load(address, typ=self.v.type, align=4)
+        lanes = self.target.lanes
+        name = f"llvm.masked.load.v{lanes}f32.p0"
+        mask_type = ir.VectorType(ir.IntType(1), lanes)
+        function = self.declare(name, self.v.type, [POINTER, INT, mask_type, self.v.type])
+        return self.b.call(function, [address, INT(4), block.mask, self.v.constant(0)])
+
+    def store(self, value: Any, address: Any, buffer: Buffer, block: _Block) -> None:
+        if buffer.width == 1 and self.one.width != 1:
+            self.b.store(self.b.extract_element(value, INT(0)), address)
+        elif block.mask is None:
+            self.b.store(value, address, align=4)
+        else:
+            lanes = self.target.lanes
+            name = f"llvm.masked.store.v{lanes}f32.p0"
+            mask_type = ir.VectorType(ir.IntType(1), lanes)
+            function = self.declare(name, ir.VoidType(), [self.v.type, POINTER, INT, mask_type])
+            self.b.call(function, [value, address, INT(4), block.mask])
+
+    def declare(self, name: str, returns: Any, args: Sequence[Any]) -> Any:
+        if name in self.module.globals:
+            return self.module.globals[name]
+        return ir.Function(self.module, ir.FunctionType(returns, args), name)
+
+    # Sums over the columns of a row, and over all rows of a column.
+
+    def lanes_address(self, buffer: Buffer, row: Any) -> Any:
+        """Where the lanes of a row's sum are gathered."""
+        pointer = self.word("lanes", buffer)
+        return self.b.gep(pointer, [self.b.mul(row, LONG(self.target.lanes))], source_etype=FLOAT)
+
+    def add_to_sum(self, node: Node, buffer: Buffer, block: _Block) -> None:
+        (arg,) = node.args
+        neutral = self.v.constant(0.0 if node.op == "sum" else float("-inf"))
+        value = self.value(arg, block)
+        if block.mask is not None:
+            value = self.b.select(block.mask, value, neutral)
+        address = self.lanes_address(buffer, block.row)
+        so_far = self.b.load(address, typ=self.v.type, align=4)
+        so_far = self.b.select(block.first, neutral, so_far)
+        total = self.v.add(so_far, value) if node.op == "sum" else self.v.maximum(so_far, value)
+        self.b.store(total, address, align=4)
+
+    def finish_sums(self, one: Pass, last: Any) -> None:
+        with self.loop(last, self.first) as row:
+            for node, buffer in one.sums:
+                lanes = self.b.load(self.lanes_address(buffer, row), typ=self.v.type, align=4)
+                address = self.b.gep(self.word("address", buffer), [row], source_etype=FLOAT)
+                self.b.store(self.v.across(node.op, lanes), address)
+
+    def add_column_sums(self) -> None:
+        """Add this step's sums to the total: summed in two stages, long sequences keep their accuracy."""
+        for one in self.plan.passes:
+            for _, buffer in one.column_sums:
+                partial, total = self.word("address", buffer), self.word("address", _total_of(buffer))
+                with self.loop(self.width(buffer.width)) as column:
+                    from_, to = (self.b.gep(p, [column], source_etype=FLOAT) for p in (partial, total))
+                    added = self.b.fadd(self.b.load(to, typ=FLOAT), self.b.load(from_, typ=FLOAT))
+                    self.b.store(added, to)
+                    self.b.store(ir.Constant(FLOAT, 0.0), from_)
+
+
+def _total_of(partial: Buffer) -> Buffer:
+    return Buffer("column_total", partial.key, ALL, partial.width)
+
+
+def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
+    """void product(float *source, int64 stride, int64 rows, float *panel, int64 inner, float *tile, bool more)"""
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, POINTER, LONG, POINTER, ir.IntType(1)])
+    function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    for place in (0, 3, 5):
+        function.args[place].add_attribute("noalias")
+    _, _, rows, *_ = function.args
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    done = function.append_basic_block("done")
+    ir.IRBuilder(done).ret_void()
+    switch = b.switch(rows, done)
+    for height in range(1, most + 1):
+        block = function.append_basic_block(f"rows{height}")
+        switch.add_case(LONG(height), block)
+        _write_block(function, ir.IRBuilder(block), lanes, vectors, row_words, height, done)
+    return function
+
+
+def _write_block(
+    function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
+) -> None:
+    source, stride, _, panel, inner, tile, more = function.args
+    v = Vectors(b, lanes)
+    rows = [b.gep(source, [b.mul(stride, LONG(r))], source_etype=FLOAT) for r in range(height)]
+    places = [(r, c) for r in range(height) for c in range(vectors)]
+    addresses = {(r, c): b.gep(tile, [LONG(r * row_words + c * lanes)], source_etype=FLOAT) for r, c in places}
+    begin, load_tile, loop = (function.append_basic_block(name) for name in ("begin", "load", "loop"))
+    b.branch(begin)
+    b.position_at_end(begin)
+    b.cbranch(more, load_tile, loop)
+    b.position_at_end(load_tile)
+    loaded = {place: b.load(addresses[place], typ=v.type, align=64) for place in places}
+    b.branch(loop)
+    b.position_at_end(loop)
+    k = b.phi(LONG)
+    k.add_incoming(LONG(0), begin)
+    k.add_incoming(LONG(0), load_tile)
+    sums = {}
+    for place in places:
+        sums[place] = b.phi(v.type)
+        sums[place].add_incoming(v.constant(0), begin)
+        sums[place].add_incoming(loaded[place], load_tile)
+    at = b.gep(panel, [b.mul(k, LONG(vectors * lanes))], source_etype=FLOAT)
+    weights = [b.load(b.gep(at, [LONG(c * lanes)], source_etype=FLOAT), typ=v.type, align=64) for c in range(vectors)]
+    added = {}
+    for r in range(height):
+        number = v.splat(b.load(b.gep(rows[r], [k], source_etype=FLOAT), typ=FLOAT))
+        for c in range(vectors):
+            added[r, c] = v.fma(number, weights[c], sums[r, c])
+    for place in places:
+        sums[place].add_incoming(added[place], loop)
+    following = b.add(k, LONG(1))
+    k.add_incoming(following, loop)
+    end = function.append_basic_block("end")
+    b.cbranch(b.icmp_signed("<", following, inner), loop, end)
+    b.position_at_end(end)
+    for place in places:
+        b.store(added[place], addresses[place], align=64)
+    b.branch(done)
+
+
+def write_pack(module: ir.Module, lanes: int) -> ir.Function:
+    """Lay out weights as products read them.
+
+    void pack(float *weight, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
+              int64 step, float *panel)
+
+    panel[(j · inner + k) · step + c] = weight[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
+    last column, for c within `vectors` vectors.
+    """
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, LONG, LONG, LONG, POINTER])
+    function = ir.Function(module, signature, "pack")
+    writer = _Loops(function)
+    weight, by_column, by_inner, columns, inner, vectors, step, panel = function.args
+    b = writer.b
+    block = b.mul(vectors, LONG(lanes))
+    blocks = b.udiv(b.add(columns, b.sub(block, LONG(1))), block)
+    with writer.loop(blocks) as j:
+        first = b.mul(j, block)
+        start = b.gep(panel, [b.mul(b.mul(j, inner), step)], source_etype=FLOAT)
+        with writer.loop(block) as c:
+            column = b.add(first, c)
+            inside = b.icmp_signed("<", column, columns)
+            from_ = b.gep(weight, [b.select(inside, b.mul(column, by_column), LONG(0))], source_etype=FLOAT)
+            with writer.loop(inner) as k:
+                value = b.load(b.gep(from_, [b.mul(k, by_inner)], source_etype=FLOAT), typ=FLOAT)
+                value = b.select(inside, value, ir.Constant(FLOAT, 0.0))
+                b.store(value, b.gep(start, [b.add(b.mul(k, step), c)], source_etype=FLOAT))
+    b.ret_void()
+    return function
+
+
+class _Loops(_Writer):
+    """Loops in a function other than the kernel."""
+
+    def __init__(self, function: ir.Function) -> None:
+        self.function = function
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))

@@ -1,0 +1,631 @@
+"""A cell's `step`, traced by torch.fx, cut into what leaves the time loop and the graph of what stays.
+
+Each value of the step depends on the parameters alone, or on the input besides, or on the state. Only the last kind
+stays in the loop. The others are the prologue: a function of the cell and of the inputs of all time steps at once,
+run by PyTorch, which also differentiates it. So `W x + b` becomes one matrix product over time, and so does its
+gradient, whoever wrote the cell and however it is spelt.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+
+from carousel.cells import Cell
+from carousel.compiler.graph import Graph, Node
+
+ROWS = 5  # sequences in the batch that shapes are read from
+
+
+class Unsupported(Exception):
+    """The compiler does not know an operation of the step; the message says which, and where."""
+
+
+class Operands(NamedTuple):
+    """What the prologue hands to the loop."""
+
+    inputs: list[Tensor]  # (N, ·) each
+    weights: list[Tensor]  # (·, ·) each, out by in
+    vectors: list[Tensor]  # (·,) or () each
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """A step without what leaves the loop.
+
+    `prologue(cell, x)` gives the operands that the leaves of the graph name.
+    """
+
+    graph: Graph
+    state: tuple[Node, ...]  # the new state, field by field
+    fields: tuple[str, ...]
+    prologue: Callable[[Cell, Tensor], Any]
+
+    def operands(self, cell: Cell, x: Tensor) -> Operands:
+        return Operands(*self.prologue(cell, x))
+
+
+def trace(cell: Cell) -> Recurrence:
+    """The recurrence that `cell.step` computes.
+
+    Raises:
+        Unsupported: it holds something the compiler does not know.
+    """
+    tracer = StepTracer(cell, leaf=lambda module: False)
+    tracer.record_stack_traces = True
+    try:
+        traced = tracer.trace(cell)
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise Unsupported(
+            f"a step that torch.fx cannot trace ({reason[0] if reason else type(error).__name__})"
+        ) from error
+    return _Lowering(cell, traced).run()
+
+
+class StepTracer(fx.Tracer):
+    """Traces `step`, with states that unpack; modules of which `leaf` is true stay single nodes."""
+
+    traced_func_name = "step"
+    proxy_buffer_attributes = True
+
+    def __init__(self, cell: Cell, leaf: Callable[[torch.nn.Module], bool]) -> None:
+        super().__init__()
+        self.fields, self.leaf = cell.State._fields, leaf
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        return self.leaf(m)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        _, state = self.graph.find_nodes(op="placeholder")
+        return iter([getattr(obj, field) for field in self.fields]) if obj.node is state else super().iter(obj)
+
+
+class _Shapes(fx.Interpreter):
+    """Runs the step once and notes the value of each node."""
+
+    def __init__(self, cell: Cell, graph: fx.Graph) -> None:
+        super().__init__(fx.GraphModule(cell, graph))
+        self.found: dict[str, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = self.found[n.name] = super().run_node(n)
+        return value
+
+
+class Cat(NamedTuple):
+    """Columns side by side, of which a product can be taken one by one."""
+
+    parts: list[tuple[Any, int]]  # value, width
+
+
+class _Lowering:
+    """From the nodes of torch.fx to those of the graph."""
+
+    def __init__(self, cell: Cell, traced: fx.Graph) -> None:
+        self.cell, self.traced = cell, traced
+        self.graph = Graph()
+        self.x, self.state = traced.find_nodes(op="placeholder")
+        self.prologue = fx.Graph()
+        self.copies: dict[fx.Node, fx.Node] = {}
+        self.operands: dict[str, list[fx.Node]] = {"input": [], "weight": [], "vector": []}
+        self.places: dict[Any, int] = {}  # a node of the prologue -> its place among the operands of its kind
+        self.values: dict[fx.Node, Any] = {}
+        self.depends: dict[fx.Node, int] = {}  # 0 on parameters, 1 on the input, 2 on the state
+        self.merged: dict[fx.Node, tuple[fx.Node, int]] = {}
+
+    def run(self) -> Recurrence:
+        self.shapes = self.read_shapes()
+        for node in self.traced.nodes:
+            self.depends[node] = self.dependence(node)
+            if self.depends[node] < 2 and node.op != "output" and node is not self.result:
+                self.copies[node] = self.prologue.node_copy(node, lambda n: self.copies[n])
+        self.merge_input_products()
+        for node in self.traced.nodes:
+            if self.depends[node] == 2 and node.op != "output" and node not in (self.state, self.result):
+                self.values[node] = self.lower(node)
+        state = self.lower_result()
+        self.prologue.output(tuple(self.operands[kind] for kind in ("input", "weight", "vector")))
+        self.prologue.eliminate_dead_code()
+        self.prologue.lint()
+        forward: Any = type(fx.GraphModule(self.cell, self.prologue)).forward
+        self.check_rows_apart(forward)
+        return Recurrence(self.graph, state, self.cell.State._fields, forward)
+
+    # What depends on what, and how large it is.
+
+    def dependence(self, node: fx.Node) -> int:
+        if node is self.state:
+            return 2
+        if node is self.x:
+            return 1
+        return max((self.depends[arg] for arg in node.all_input_nodes), default=0)
+
+    @property
+    def result(self) -> Any:
+        """What the step returns."""
+        (output,) = self.traced.find_nodes(op="output")
+        return output.args[0]
+
+    def read_shapes(self) -> dict[str, Any]:
+        interpreter = _Shapes(self.cell, self.traced)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            interpreter.run(self.example(), self.cell.initial_state(ROWS))
+        return interpreter.found
+
+    def example(self) -> Tensor:
+        like = self.cell.initial_state(ROWS)[0]
+        x = torch.linspace(-1, 1, ROWS * self.cell.input_size, dtype=like.dtype, device=like.device)
+        return x.view(ROWS, -1)
+
+    def width(self, node: fx.Node) -> int:
+        """The columns of a value (ROWS, columns)."""
+        value = self.shapes[node.name]
+        if not isinstance(value, Tensor) or value.dim() != 2 or value.shape[0] != ROWS:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            self.unsupported(node, f"a value of shape {got} where (B, columns) is wanted")
+        return int(value.shape[1])
+
+    def unsupported(self, node: fx.Node, what: str) -> Any:
+        raise Unsupported(f"{what}{_place(node)}")
+
+    def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
+        """The prologue sees all time steps at once: make sure that no row looks at another."""
+        if any(node.target in (F.dropout, torch.dropout) for node in self.prologue.nodes):
+            return
+        x = self.example()
+        with torch.no_grad():
+            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in x.split([2, 3])]
+        for whole, *parts in zip(together, *apart, strict=True):
+            if whole.shape[0] != ROWS or not torch.allclose(whole, torch.cat(parts), atol=1e-5, equal_nan=True):
+                raise Unsupported("an operation that mixes the sequences of a batch")
+
+    # What the prologue hands over.
+
+    def place(self, kind: str, node: fx.Node) -> int:
+        if (kind, node) not in self.places:
+            self.places[kind, node] = len(self.operands[kind])
+            self.operands[kind].append(node)
+        return self.places[kind, node]
+
+    def rows_of(self, node: fx.Node) -> tuple[fx.Node, int]:
+        """A slice of the first axis of a parameter as that parameter and where the slice starts."""
+        if node.op == "call_function" and node.target is operator.getitem and isinstance(node.args[1], slice):
+            base, rows = node.args
+            assert isinstance(base, fx.Node) and isinstance(rows, slice)
+            if rows.step in (None, 1) and all(isinstance(end, int | None) for end in (rows.start, rows.stop)):
+                root, first = self.rows_of(base)
+                start, _, _ = rows.indices(len(self.shapes[base.name]))
+                return root, first + start
+        return node, 0
+
+    def merge_input_products(self) -> None:
+        """Products of one operand with neighbouring rows of one weight become one product."""
+        families: dict[Any, list[tuple[int, int, fx.Node]]] = {}
+        for node in self.traced.nodes:
+            if self.depends[node] == 1 and node.target is F.linear and any(self.depends[u] == 2 for u in node.users):
+                x, weight, bias = _linear_arguments(node)
+                W, start = self.rows_of(weight)
+                b, bias_start = self.rows_of(bias) if isinstance(bias, fx.Node) else (bias, start)
+                if bias_start == start:
+                    families.setdefault((x, W, b), []).append((start, self.width(node), node))
+        for (x, W, b), members in families.items():
+            for run in _neighbours(sorted(members, key=lambda member: member[:2])):
+                first, last = run[0][0], run[-1][0] + run[-1][1]
+                weight, bias = self.slice(W, first, last), None if b is None else self.slice(b, first, last)
+                product = self.prologue.call_function(F.linear, (self.copies[x], weight, bias))
+                for start, _, node in run:
+                    self.merged[node] = product, start - first
+
+    def slice(self, node: fx.Node, first: int, last: int) -> fx.Node:
+        copy = self.copies[node]
+        whole = (first, last) == (0, len(self.shapes[node.name]))
+        return copy if whole else self.prologue.call_function(operator.getitem, (copy, slice(first, last)))
+
+    def input(self, node: fx.Node) -> Node:
+        product, start = self.merged.get(node, (self.copies[node], 0))
+        return self.graph.leaf("input", (self.place("input", product), start), width=self.width(node))
+
+    def vector(self, node: fx.Node) -> Node:
+        shape = [size for size in self.shapes[node.name].shape if size != 1]
+        if len(shape) > 1:
+            self.unsupported(node, f"a parameter of shape {tuple(self.shapes[node.name].shape)} outside a product")
+        root, start = self.rows_of(node)
+        if self.shapes[root.name].dim() > 1:
+            self.copies[node] = self.prologue.call_method("reshape", (self.copies[node], -1))
+            root, start = node, 0
+        width = shape[0] if shape else 1
+        return self.graph.leaf("vector", (self.place("vector", self.copies[root]), start), width=width)
+
+    def weight(self, node: fx.Node) -> tuple[int, int, bool]:
+        """A matrix (out, in) of parameters as the operand it lies in."""
+        if self.depends[node] != 0 or self.shapes[node.name].dim() != 2:
+            self.unsupported(node, "a product with something other than a matrix of parameters")
+        root, start = self.rows_of(node)
+        return self.place("weight", self.copies[root]), start, False
+
+    def transposed(self, node: fx.Node) -> fx.Node:
+        """The transpose of a matrix of parameters."""
+        args = node.args
+        if node.op == "call_method" and (node.target == "t" or node.target == "transpose"):
+            assert isinstance(args[0], fx.Node)
+            return args[0]
+        if node.op == "call_function" and node.target is getattr and args[1] in ("T", "mT"):
+            assert isinstance(args[0], fx.Node)
+            return args[0]
+        if self.depends[node] != 0 or self.shapes[node.name].dim() != 2:
+            self.unsupported(node, "a product with something other than a matrix of parameters")
+        return self.parameters("t", node)
+
+    def parameters(self, method: str, node: fx.Node, *args: Any) -> fx.Node:
+        """A new value of parameters alone."""
+        with self.traced.inserting_after(node):
+            new = self.traced.call_method(method, (node, *args))
+        value = self.shapes[node.name]
+        self.shapes[new.name] = getattr(value, method)(*args)
+        self.depends[new] = 0
+        self.copies[new] = self.prologue.call_method(method, (self.copies[node], *args))
+        return new
+
+    # The step itself.
+
+    def value(self, argument: Any) -> Any:
+        """What an argument is in the graph."""
+        if isinstance(argument, fx.Node):
+            return (self.vector, self.input, self.values.__getitem__)[self.depends[argument]](argument)
+        if isinstance(argument, bool | int | float):
+            return self.graph.constant(argument)
+        return argument
+
+    def lower(self, node: fx.Node) -> Any:
+        name = _name(node)
+        if node.op == "call_function" and node.target is getattr and node.args[0] is self.state:
+            index = self.cell.State._fields.index(str(node.args[1]))
+            return self.graph.leaf("state", index, width=self.width(node))
+        rule = RULES.get(name)
+        if rule is None:
+            self.unsupported(node, f"the operation {name!r}")
+        try:
+            result = rule(self, node, *node.args, **node.kwargs)
+        except (TypeError, ValueError) as error:
+            raise Unsupported(f"{name!r} in this form ({error}){_place(node)}") from error
+        if isinstance(result, Node) and result.width != self.width(node):
+            if result.width > 1:
+                self.unsupported(node, f"{name!r} of these shapes")
+            result = self.graph.spread(result, self.width(node)) if self.width(node) > 1 else result
+        return result
+
+    def lower_result(self) -> tuple[Node, ...]:
+        result, fields = self.result, self.cell.State._fields
+        if isinstance(result, fx.Node) and result.target is self.cell.State:
+            result = (*result.args, *(result.kwargs[name] for name in fields[len(result.args) :]))
+        if not isinstance(result, tuple) or len(result) != len(fields):
+            raise Unsupported("a step that does not return a State made there")
+        state = []
+        for field, before in zip(result, self.cell.initial_state(1), strict=True):
+            node = self.value(field)
+            if not isinstance(node, Node) or before.dim() != 2:
+                raise Unsupported("a state that is not made of tensors (B, columns)")
+            state.append(node if node.width == before.shape[1] else self.graph.spread(node, before.shape[1]))
+        return tuple(state)
+
+    def apply(self, op: str, *args: Any, attr: Any = None) -> Node:
+        return self.graph.apply(op, *map(self.value, args), attr=attr)
+
+    def linear(self, operand: Any, weight: fx.Node, bias: Any = None) -> Node:
+        parts = operand.parts if isinstance(operand, Cat) else [(operand, None)]
+        terms, first = [], 0
+        for part, width in parts:
+            piece = weight
+            if width is not None:
+                piece = self.parameters("narrow", weight, 1, first, width)
+                first += width
+            terms.append(self.product(part, piece))
+        if bias is not None:
+            terms.append(self.value(bias))
+        return self.graph.total(terms)
+
+    def product(self, operand: Any, weight: fx.Node) -> Node:
+        if isinstance(operand, fx.Node):  # an input, beside the state in a `cat`
+            copy = self.prologue.call_function(F.linear, (self.copies[operand], self.copies[weight]))
+            place = self.place("input", copy)
+            return self.graph.leaf("input", (place, 0), width=len(self.shapes[weight.name]))
+        return self.graph.product((self.weight(weight), operand), width=len(self.shapes[weight.name]))
+
+
+def _linear_arguments(node: fx.Node) -> tuple[Any, Any, Any]:
+    def arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, Any, Any]:
+        return input, weight, bias
+
+    return arguments(*node.args, **node.kwargs)
+
+
+def _neighbours(members: Sequence[tuple[int, int, fx.Node]]) -> Iterator[list[tuple[int, int, fx.Node]]]:
+    run = [members[0]]
+    for member in members[1:]:
+        start, width, _ = run[-1]
+        if member[0] in (start + width, start) and member[:2] != (start + width, 0):
+            run.append(member)
+        else:
+            yield run
+            run = [member]
+    yield run
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _place(node: fx.Node) -> str:
+    """Where in the user's file the operation stands."""
+    lines = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
+    own = [(file, line) for file, line in lines if "/torch/" not in file]
+    return f" at {own[-1][0]}:{own[-1][1]}" if own else ""
+
+
+# The operations, one rule each: (lowering, node, arguments of the PyTorch function) -> node of the graph.
+
+Rule = Callable[..., Any]
+
+
+def _pointwise(op: str) -> Rule:
+    return lambda low, node, *args: low.apply(op, *args)
+
+
+def _add(low: _Lowering, node: fx.Node, a: Any, b: Any, *, alpha: float = 1) -> Node:
+    return low.apply("add", a, b if alpha == 1 else low.apply("mul", b, alpha))
+
+
+def _sub(low: _Lowering, node: fx.Node, a: Any, b: Any, *, alpha: float = 1) -> Node:
+    return low.apply("sub", a, b if alpha == 1 else low.apply("mul", b, alpha))
+
+
+def _addmm(low: _Lowering, node: fx.Node, c: Any, a: Any, b: Any) -> Node:
+    return low.apply("add", c, low.linear(low.value(a), low.transposed(b)))
+
+
+def _linear(low: _Lowering, node: fx.Node, input: Any, weight: Any, bias: Any = None) -> Node:
+    return low.linear(low.value(input), weight, bias)
+
+
+def _matmul(low: _Lowering, node: fx.Node, a: Any, b: Any) -> Node:
+    return low.linear(low.value(a), low.transposed(b))
+
+
+def _clamp(low: _Lowering, node: fx.Node, a: Any, min: Any = None, max: Any = None) -> Node:
+    result = low.value(a)
+    if min is not None:
+        result = low.apply("maximum", result, min)
+    return result if max is None else low.apply("minimum", result, max)
+
+
+def _pow(low: _Lowering, node: fx.Node, a: Any, exponent: Any) -> Node:
+    if not isinstance(exponent, int | float):
+        raise ValueError("an exponent that is not a number")
+    base = low.value(a)
+    if exponent == 0.5:
+        return low.apply("sqrt", base)
+    if exponent == int(exponent) and 1 <= abs(exponent) <= 8:
+        result = base
+        for _ in range(int(abs(exponent)) - 1):
+            result = low.apply("mul", result, base)
+        return result if exponent > 0 else low.apply("div", 1.0, result)
+    return low.apply("exp", low.apply("mul", float(exponent), low.apply("log", base)))
+
+
+def _elu(low: _Lowering, node: fx.Node, a: Any, alpha: float = 1.0, inplace: bool = False) -> Node:
+    if alpha <= 0:
+        raise ValueError("alpha is not positive")
+    return low.apply("elu", a, attr=float(alpha))
+
+
+def _relu(low: _Lowering, node: fx.Node, a: Any, inplace: bool = False) -> Node:
+    return low.apply("relu", a)
+
+
+def _leaky_relu(low: _Lowering, node: fx.Node, a: Any, negative_slope: float = 0.01, inplace: bool = False) -> Node:
+    return low.apply("where", low.apply("gt", a, 0.0), a, low.apply("mul", a, negative_slope))
+
+
+def _softplus(low: _Lowering, node: fx.Node, a: Any, beta: float = 1, threshold: float = 20) -> Node:
+    return low.apply("div", low.apply("softplus", low.apply("mul", a, beta)), beta)
+
+
+def _silu(low: _Lowering, node: fx.Node, a: Any, inplace: bool = False) -> Node:
+    return low.apply("mul", a, low.apply("sigmoid", a))
+
+
+def _softsign(low: _Lowering, node: fx.Node, a: Any) -> Node:
+    return low.apply("div", a, low.apply("add", 1.0, low.apply("abs", a)))
+
+
+def _where(low: _Lowering, node: fx.Node, condition: Any, a: Any, b: Any) -> Node:
+    return low.apply("where", condition, a, b)
+
+
+def _detach(low: _Lowering, node: fx.Node, a: Any) -> Node:
+    raise ValueError("the gradient is cut inside the step")
+
+
+def _over_columns(dim: Any, keepdim: bool) -> None:
+    if dim not in (1, -1, (1,), (-1,), [1], [-1]) or not keepdim:
+        raise ValueError("over the hidden axis, with keepdim, only")
+
+
+def _mean(low: _Lowering, node: fx.Node, a: Any, dim: Any = None, keepdim: bool = False) -> Node:
+    _over_columns(dim, keepdim)
+    return low.graph.mean(low.value(a))
+
+
+def _sum(low: _Lowering, node: fx.Node, a: Any, dim: Any = None, keepdim: bool = False) -> Node:
+    _over_columns(dim, keepdim)
+    return low.graph.reduce("sum", low.value(a))
+
+
+def _variance(low: _Lowering, a: Node, correction: float) -> Node:
+    away = low.graph.apply("sub", a, low.graph.mean(a))
+    squares = low.graph.apply("mul", away, away)
+    if correction == 0:
+        return low.graph.mean(squares)
+    return low.graph.apply("div", low.graph.reduce("sum", squares), low.graph.constant(a.width - correction))
+
+
+def _var(
+    low: _Lowering,
+    node: fx.Node,
+    a: Any,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Node:
+    _over_columns(dim, keepdim)
+    return _variance(low, low.value(a), float(unbiased) if correction is None else correction)
+
+
+def _std(low: _Lowering, node: fx.Node, *args: Any, **options: Any) -> Node:
+    return low.apply("sqrt", _var(low, node, *args, **options))
+
+
+def _layer_norm(
+    low: _Lowering, node: fx.Node, a: Any, shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Node:
+    x = low.value(a)
+    if tuple(shape) != (x.width,):
+        raise ValueError("not over the hidden axis alone")
+    away = low.graph.apply("sub", x, low.graph.mean(x))
+    variance = low.graph.mean(low.graph.apply("mul", away, away))
+    scale = low.apply("div", 1.0, low.apply("sqrt", low.apply("add", variance, eps)))
+    result = low.apply("mul", away, scale)
+    if weight is not None:
+        result = low.apply("mul", result, weight)
+    return result if bias is None else low.apply("add", result, bias)
+
+
+def _softmax(low: _Lowering, node: fx.Node, a: Any, dim: Any = None, *_: Any, **__: Any) -> Node:
+    _over_columns(dim, keepdim=True)
+    x = low.value(a)
+    powers = low.apply("exp", low.apply("sub", x, low.graph.reduce("max", x)))
+    return low.apply("div", powers, low.graph.reduce("sum", powers))
+
+
+def _dropout(
+    low: _Lowering, node: fx.Node, a: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Node:
+    """A mask drawn before the loop, a new one for each step."""
+    x = low.value(a)
+    if not training or p == 0:
+        return x
+    ones = low.prologue.call_method("new_ones", (low.copies[low.x], (_rows(low), x.width)))
+    mask = low.prologue.call_function(F.dropout, (ones, p, True))
+    return low.apply("mul", x, low.graph.leaf("input", (low.place("input", mask), 0), width=x.width))
+
+
+def _rows(low: _Lowering) -> fx.Node:
+    return low.prologue.call_method("size", (low.copies[low.x], 0))
+
+
+def _cat(low: _Lowering, node: fx.Node, tensors: Any, dim: int = 0) -> Cat:
+    if dim not in (1, -1):
+        raise ValueError("over the hidden axis only")
+    keep_input = [part if low.depends[part] == 1 else low.value(part) for part in tensors]
+    return Cat([(value, low.width(part)) for value, part in zip(keep_input, tensors, strict=True)])
+
+
+def _chunk(low: _Lowering, node: fx.Node, a: Any, chunks: int, dim: int = 0) -> list[Node]:
+    return _split(low, node, a, -(-low.value(a).width // chunks), dim)
+
+
+def _split(low: _Lowering, node: fx.Node, a: Any, sizes: Any, dim: int = 0) -> list[Node]:
+    if dim not in (1, -1):
+        raise ValueError("over the hidden axis only")
+    x = low.value(a)
+    if isinstance(sizes, int):
+        sizes = [min(sizes, x.width - start) for start in range(0, x.width, sizes)]
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return [low.graph.columns(x, start, size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _getitem(low: _Lowering, node: fx.Node, a: Any, index: Any) -> Any:
+    if a is low.state and isinstance(index, int):
+        return low.graph.leaf("state", index % len(low.cell.State._fields), width=low.width(node))
+    x = low.value(a)
+    if isinstance(x, list):
+        return x[index]
+    if (
+        isinstance(index, tuple)
+        and len(index) == 2
+        and index[0] in (slice(None), Ellipsis)
+        and isinstance(index[1], slice)
+    ):
+        start, stop, step = index[1].indices(x.width)
+        if step == 1:
+            return low.graph.columns(x, start, stop - start)
+    raise ValueError(f"index {index}")
+
+
+def _getattr(low: _Lowering, node: fx.Node, a: Any, name: str) -> Any:
+    raise ValueError(f"attribute {name!r}")
+
+
+def _like(number: float) -> Rule:
+    return lambda low, node, a, **_: low.graph.spread(low.graph.constant(number), low.width(node))
+
+
+RULES: dict[str, Rule] = {
+    **{name: _pointwise(name) for name in ("mul", "neg", "abs", "exp", "log", "sqrt", "sigmoid", "tanh", "sign")},
+    **{name: _pointwise(name) for name in ("minimum", "maximum", "gt", "ge", "eq", "div")},
+    "truediv": _pointwise("div"),
+    "multiply": _pointwise("mul"),
+    "negative": _pointwise("neg"),
+    "absolute": _pointwise("abs"),
+    "lt": lambda low, node, a, b: low.apply("gt", b, a),
+    "le": lambda low, node, a, b: low.apply("ge", b, a),
+    "square": lambda low, node, a: low.apply("mul", a, a),
+    "reciprocal": lambda low, node, a: low.apply("div", 1.0, a),
+    "rsqrt": lambda low, node, a: low.apply("div", 1.0, low.apply("sqrt", a)),
+    "rsub": lambda low, node, a, b: low.apply("sub", b, a),
+    "logsigmoid": lambda low, node, a: low.apply("neg", low.apply("softplus", low.apply("neg", a))),
+    "add": _add,
+    "sub": _sub,
+    "addmm": _addmm,
+    "linear": _linear,
+    "mm": _matmul,
+    "matmul": _matmul,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": lambda low, node, a, min: _clamp(low, node, a, min),
+    "clamp_max": lambda low, node, a, max: _clamp(low, node, a, None, max),
+    "hardtanh": lambda low, node, a, low_=-1.0, high=1.0, inplace=False: _clamp(low, node, a, low_, high),
+    "pow": _pow,
+    "relu": _relu,
+    "elu": _elu,
+    "leaky_relu": _leaky_relu,
+    "softplus": _softplus,
+    "silu": _silu,
+    "softsign": _softsign,
+    "where": _where,
+    "mean": _mean,
+    "sum": _sum,
+    "var": _var,
+    "std": _std,
+    "layer_norm": _layer_norm,
+    "softmax": _softmax,
+    "dropout": _dropout,
+    "cat": _cat,
+    "concat": _cat,
+    "chunk": _chunk,
+    "split": _split,
+    "getitem": _getitem,
+    "getattr": _getattr,
+    "zeros_like": _like(0.0),
+    "ones_like": _like(1.0),
+}
