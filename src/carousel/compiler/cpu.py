@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from carousel.compiler import kernel, objects
+from carousel.compiler.blocks import write_pack
 from carousel.compiler.derive import Backward, derive
 from carousel.compiler.graph import Node
 from carousel.compiler.plan import ALL, BEFORE, CARRY, STEP, Buffer, plan
@@ -72,7 +73,7 @@ class Extent:
         """The sequences in that many parts with about equally many steps."""
         steps = list(accumulate(self.lengths.tolist(), initial=0))
         bounds = np.searchsorted(steps, [steps[-1] * part / threads for part in range(threads + 1)])
-        return [(int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+        return [(int(a), int(b)) for a, b in pairwise(bounds) if b > a]
 
 
 class Loop:
@@ -116,7 +117,7 @@ def _pack() -> Any:
         from llvmlite import ir
 
         module = ir.Module("pack")
-        kernel.write_pack(module, objects.processor().target.lanes)
+        write_pack(module, objects.processor().target.lanes)
         library = objects.library(str(module))
         arguments = [ctypes.c_void_p, *[WORD] * 6, ctypes.c_void_p]
         _PACK.append((library, library.function("pack", *arguments)))

@@ -162,7 +162,7 @@ def _mul(d: _Derivation, node: Node, g: Node) -> tuple[Node | None, ...]:
 
 
 def _div(d: _Derivation, node: Node, g: Node) -> tuple[Node | None, ...]:
-    a, b = node.args
+    _, b = node.args
     over = d.of("div", g, d.value(b))
     return over, d.of("neg", d.mul(over, d.value(node))) if b.width else None
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
@@ -22,11 +21,17 @@ Engine = Literal["auto", "eager", "compiled"]
 ENGINES = ("auto", "eager", "compiled")
 
 
-@dataclass
 class Known:
     """What tracing found out about a cell, once for each way it is set."""
 
-    cell: Cell
+    def __init__(self, cell: Cell) -> None:
+        self._cell = ref(cell)  # what is known of a cell must not keep it alive
+
+    @property
+    def cell(self) -> Cell:
+        cell = self._cell()
+        assert cell is not None, "a cell that is gone"
+        return cell
 
     @cached_property
     def hoisted(self) -> eager.Hoisted | None:
@@ -65,14 +70,19 @@ def known(cell: Cell) -> Known:
 _KNOWN: WeakKeyDictionary[Cell, tuple[list[Any], Known]] = WeakKeyDictionary()
 
 
+def check_engine(engine: str) -> None:
+    """Raise ConfigError unless there is such an engine."""
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: unknown (got {engine!r}); {', '.join(ENGINES)}; 'auto' compiles what it can")
+
+
 def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
     """The program to run the cell on these inputs with; None to run it eagerly.
 
     Raises:
         ConfigError: the engine is unknown, or it is "compiled" and the cell or the inputs cannot be.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"engine: unknown (got {engine!r}); {', '.join(ENGINES)}; 'auto' compiles what it can")
+    check_engine(engine)
     if engine == "eager":
         return None
     reason = _against(cell, inputs)
@@ -86,7 +96,8 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
             warnings.warn(f"{type(cell).__name__} runs eagerly: the compiler does not know {reason}", stacklevel=4)
     if engine == "compiled":
         raise ConfigError(
-            f"engine: cannot compile {type(cell).__name__} (got {reason}); float32 on the CPU, operations the compiler knows; use engine='auto'"
+            f"engine: cannot compile {type(cell).__name__} (got {reason}); "
+            "float32 on the CPU, operations the compiler knows; use engine='auto'"
         )
     return None
 

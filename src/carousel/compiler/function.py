@@ -26,7 +26,7 @@ def unroll(
     tensors = [*operands.inputs, *operands.weights, *operands.vectors, *state]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         counts = tuple(map(len, operands))
-        outputs, *ends = _Unroll.apply(program, extent, threads, counts, *tensors)
+        outputs, *ends = _Unroll.apply(program, extent, threads, counts, *tensors)  # type: ignore[no-untyped-call]
     else:
         outputs, *ends = program.run_inference(operands, state, extent, threads)
     return outputs, ends

@@ -16,30 +16,17 @@ are whole vectors, and how many vectors wide the block of columns is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from llvmlite import ir
 
-from carousel.compiler.arithmetic import FLOAT, INT, LONG, POINTER, Vectors
+from carousel.compiler.arithmetic import BIT, FLOAT, INT, LONG, POINTER
+from carousel.compiler.blocks import Loops, Target, write_product
 from carousel.compiler.graph import Node
 from carousel.compiler.plan import ALL, BEFORE, CARRY, SEQUENCE, STEP, Buffer, Call, Pass, Plan
 
 Entry = tuple[Any, ...]  # what one word of the table is: ("address", buffer), ("stride", ...), ("width", w), ...
-
-
-@dataclass(frozen=True)
-class Target:
-    """What the code is made for."""
-
-    lanes: int  # float32 in a vector
-    registers: int  # accumulators that a product may hold
-
-    def rows(self, vectors: int) -> int:
-        """Sequences in a block, with that many accumulators for each."""
-        return max(1, min(self.registers // vectors, 8))
 
 
 @dataclass
@@ -81,30 +68,26 @@ class _Block:
     values: dict[Node, Any] = field(default_factory=dict)
 
 
-class _Writer:
+class _Writer(Loops):
     def __init__(self, name: str, plan: Plan, target: Target, backward: bool) -> None:
-        self.plan, self.target, self.backward = plan, target, backward
+        self.plan, self.backward = plan, backward
         self.module = ir.Module(name)
         self.kernel = Kernel(name, "")
         self.words: dict[Entry, Any] = {}
         self.products: dict[tuple[int, int], ir.Function] = {}
         signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG])
-        self.function = ir.Function(self.module, signature, name)
+        super().__init__(ir.Function(self.module, signature, name), target)
         self.table, self.steps, self.sizes, self.batch, self.first, self.last = self.function.args
 
     def write(self) -> Kernel:
-        self.entry = self.function.append_basic_block("entry")
+        self.entry = self.b.block
         body = self.function.append_basic_block("body")
-        self.at(body)
+        self.b.position_at_end(body)
         self.time_loop()
         self.b.ret_void()
         ir.IRBuilder(self.entry).branch(body)
         self.kernel.ir = str(self.module)
         return self.kernel
-
-    def at(self, block: Any) -> None:
-        self.b = ir.IRBuilder(block)
-        self.v = Vectors(self.b, self.target.lanes)
 
     # The table.
 
@@ -123,32 +106,6 @@ class _Writer:
 
     def width(self, width: int) -> Any:
         return LONG(1) if width == 1 else self.word("width", width)
-
-    # Control flow.
-
-    @contextmanager
-    def loop(self, stop: Any, start: Any = None) -> Iterator[Any]:
-        """`for i in range(start, stop)`; nothing if that is empty."""
-        start = LONG(0) if start is None else start
-        before = self.b.block
-        head, body, after = (self.function.append_basic_block(name) for name in ("head", "body", "after"))
-        self.b.branch(head)
-        self.b.position_at_end(head)
-        i = self.b.phi(LONG)
-        i.add_incoming(start, before)
-        self.b.cbranch(self.b.icmp_signed("<", i, stop), body, after)
-        self.b.position_at_end(body)
-        yield i
-        following = self.b.add(i, LONG(1))
-        i.add_incoming(following, self.b.block)
-        self.b.branch(head)
-        self.b.position_at_end(after)
-
-    def ceiling(self, a: Any, b: int) -> Any:
-        return self.b.udiv(self.b.add(a, LONG(b - 1)), LONG(b))
-
-    def least(self, a: Any, b: Any) -> Any:
-        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
 
     # The loops.
 
@@ -232,11 +189,6 @@ class _Writer:
         if one.sums:
             self.finish_sums(one, last)
 
-    def tail_mask(self, left: Any) -> Any:
-        lanes = self.target.lanes
-        count = self.v.splat(self.b.trunc(self.least(left, LONG(lanes)), INT))
-        return self.b.icmp_signed("<", ir.Constant(ir.VectorType(INT, lanes), list(range(lanes))), count)
-
     # Products.
 
     def panel(self, call: Call, width: int, vectors: int, j: Any) -> Any:
@@ -261,8 +213,8 @@ class _Writer:
         )
         into = self.b.gep(tile, [LONG(call.first * block)], source_etype=FLOAT)
         function = self.product(len(call.weights) * vectors, row_words)
-        more = ir.Constant(ir.IntType(1), not fresh)
-        self.b.call(function, [source, stride, height, panel, self.width(call.inner), into, more])
+        more = ir.Constant(BIT, not fresh)
+        self.b.call(function, [source, stride, LONG(1), height, panel, self.width(call.inner), into, more])
 
     def product(self, vectors: int, row_words: int) -> ir.Function:
         """tile[r, :] (+)= Σ_k source[r, k] panel[k, :] for some rows and so many vectors of columns."""
@@ -308,11 +260,11 @@ class _Writer:
         for node, buffer in one.sums:
             self.add_to_sum(node, buffer, block)
         for node, buffer in one.stores:
-            self.store(self.value(node, block), self.address(buffer, block, written=True), buffer, block)
+            self.store_value(self.value(node, block), self.address(buffer, block, written=True), buffer, block)
         for node, buffer in one.column_sums:
             address = self.address(buffer, block)
-            total = self.v.add(self.load(address, block), self.value(node, block))
-            self.store(total, address, buffer, block)
+            total = self.v.add(self.load(address, block.mask), self.value(node, block))
+            self.store_value(total, address, buffer, block)
 
     def value(self, node: Node, block: _Block) -> Any:
         if node not in block.values:
@@ -338,38 +290,18 @@ class _Writer:
             address = self.address(buffer, block, written=earlier)
             if node.width == 1 and self.one.width != 1:
                 return self.v.splat(self.b.load(address, typ=FLOAT))
-            return self.load(address, block)
+            return self.load(address, block.mask)
         args = [self.value(arg, block) for arg in node.args]
         if node.op == "spread":
             return args[0]
         extra = [] if node.attr is None else [node.attr]
         return getattr(self.v, node.op)(*args, *extra)
 
-    def load(self, address: Any, block: _Block) -> Any:
-        if block.mask is None:
-            return self.b.load(address, typ=self.v.type, align=4)
-        lanes = self.target.lanes
-        name = f"llvm.masked.load.v{lanes}f32.p0"
-        mask_type = ir.VectorType(ir.IntType(1), lanes)
-        function = self.declare(name, self.v.type, [POINTER, INT, mask_type, self.v.type])
-        return self.b.call(function, [address, INT(4), block.mask, self.v.constant(0)])
-
-    def store(self, value: Any, address: Any, buffer: Buffer, block: _Block) -> None:
+    def store_value(self, value: Any, address: Any, buffer: Buffer, block: _Block) -> None:
         if buffer.width == 1 and self.one.width != 1:
             self.b.store(self.b.extract_element(value, INT(0)), address)
-        elif block.mask is None:
-            self.b.store(value, address, align=4)
         else:
-            lanes = self.target.lanes
-            name = f"llvm.masked.store.v{lanes}f32.p0"
-            mask_type = ir.VectorType(ir.IntType(1), lanes)
-            function = self.declare(name, ir.VoidType(), [self.v.type, POINTER, INT, mask_type])
-            self.b.call(function, [value, address, INT(4), block.mask])
-
-    def declare(self, name: str, returns: Any, args: Sequence[Any]) -> Any:
-        if name in self.module.globals:
-            return self.module.globals[name]
-        return ir.Function(self.module, ir.FunctionType(returns, args), name)
+            self.store(value, address, block.mask)
 
     # Sums over the columns of a row, and over all rows of a column.
 
@@ -411,105 +343,3 @@ class _Writer:
 
 def _total_of(partial: Buffer) -> Buffer:
     return Buffer("column_total", partial.key, ALL, partial.width)
-
-
-def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
-    """void product(float *source, int64 stride, int64 rows, float *panel, int64 inner, float *tile, bool more)"""
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, POINTER, LONG, POINTER, ir.IntType(1)])
-    function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    for place in (0, 3, 5):
-        function.args[place].add_attribute("noalias")
-    _, _, rows, *_ = function.args
-    b = ir.IRBuilder(function.append_basic_block("entry"))
-    done = function.append_basic_block("done")
-    ir.IRBuilder(done).ret_void()
-    switch = b.switch(rows, done)
-    for height in range(1, most + 1):
-        block = function.append_basic_block(f"rows{height}")
-        switch.add_case(LONG(height), block)
-        _write_block(function, ir.IRBuilder(block), lanes, vectors, row_words, height, done)
-    return function
-
-
-def _write_block(
-    function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
-) -> None:
-    source, stride, _, panel, inner, tile, more = function.args
-    v = Vectors(b, lanes)
-    rows = [b.gep(source, [b.mul(stride, LONG(r))], source_etype=FLOAT) for r in range(height)]
-    places = [(r, c) for r in range(height) for c in range(vectors)]
-    addresses = {(r, c): b.gep(tile, [LONG(r * row_words + c * lanes)], source_etype=FLOAT) for r, c in places}
-    begin, load_tile, loop = (function.append_basic_block(name) for name in ("begin", "load", "loop"))
-    b.branch(begin)
-    b.position_at_end(begin)
-    b.cbranch(more, load_tile, loop)
-    b.position_at_end(load_tile)
-    loaded = {place: b.load(addresses[place], typ=v.type, align=64) for place in places}
-    b.branch(loop)
-    b.position_at_end(loop)
-    k = b.phi(LONG)
-    k.add_incoming(LONG(0), begin)
-    k.add_incoming(LONG(0), load_tile)
-    sums = {}
-    for place in places:
-        sums[place] = b.phi(v.type)
-        sums[place].add_incoming(v.constant(0), begin)
-        sums[place].add_incoming(loaded[place], load_tile)
-    at = b.gep(panel, [b.mul(k, LONG(vectors * lanes))], source_etype=FLOAT)
-    weights = [b.load(b.gep(at, [LONG(c * lanes)], source_etype=FLOAT), typ=v.type, align=64) for c in range(vectors)]
-    added = {}
-    for r in range(height):
-        number = v.splat(b.load(b.gep(rows[r], [k], source_etype=FLOAT), typ=FLOAT))
-        for c in range(vectors):
-            added[r, c] = v.fma(number, weights[c], sums[r, c])
-    for place in places:
-        sums[place].add_incoming(added[place], loop)
-    following = b.add(k, LONG(1))
-    k.add_incoming(following, loop)
-    end = function.append_basic_block("end")
-    b.cbranch(b.icmp_signed("<", following, inner), loop, end)
-    b.position_at_end(end)
-    for place in places:
-        b.store(added[place], addresses[place], align=64)
-    b.branch(done)
-
-
-def write_pack(module: ir.Module, lanes: int) -> ir.Function:
-    """Lay out weights as products read them.
-
-    void pack(float *weight, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
-              int64 step, float *panel)
-
-    panel[(j · inner + k) · step + c] = weight[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
-    last column, for c within `vectors` vectors.
-    """
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, LONG, LONG, LONG, POINTER])
-    function = ir.Function(module, signature, "pack")
-    writer = _Loops(function)
-    weight, by_column, by_inner, columns, inner, vectors, step, panel = function.args
-    b = writer.b
-    block = b.mul(vectors, LONG(lanes))
-    blocks = b.udiv(b.add(columns, b.sub(block, LONG(1))), block)
-    with writer.loop(blocks) as j:
-        first = b.mul(j, block)
-        start = b.gep(panel, [b.mul(b.mul(j, inner), step)], source_etype=FLOAT)
-        with writer.loop(block) as c:
-            column = b.add(first, c)
-            inside = b.icmp_signed("<", column, columns)
-            from_ = b.gep(weight, [b.select(inside, b.mul(column, by_column), LONG(0))], source_etype=FLOAT)
-            with writer.loop(inner) as k:
-                value = b.load(b.gep(from_, [b.mul(k, by_inner)], source_etype=FLOAT), typ=FLOAT)
-                value = b.select(inside, value, ir.Constant(FLOAT, 0.0))
-                b.store(value, b.gep(start, [b.add(b.mul(k, step), c)], source_etype=FLOAT))
-    b.ret_void()
-    return function
-
-
-class _Loops(_Writer):
-    """Loops in a function other than the kernel."""
-
-    def __init__(self, function: ir.Function) -> None:
-        self.function = function
-        self.b = ir.IRBuilder(function.append_basic_block("entry"))

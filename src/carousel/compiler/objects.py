@@ -20,7 +20,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from carousel.compiler.kernel import Target
+from carousel.compiler.blocks import Target
 
 MAGIC = b"carousel object 1\n"
 

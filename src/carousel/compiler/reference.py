@@ -16,7 +16,7 @@ from carousel.compiler.trace import Operands, Recurrence
 def run(
     recurrence: Recurrence, operands: Operands, state: Sequence[Tensor], sizes: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs (Σ sizes, H) and the state after each sequence's own last step, as `carousel.nn.unroll.run` packs them."""
+    """Outputs (Σ sizes, H) and the state after each sequence's own last step; inputs are packed."""
     steps = [tensor.split_with_sizes(list(sizes)) for tensor in operands.inputs]
     fields, outputs, ended = list(state), [], []
     for t, size in enumerate(sizes):

@@ -182,7 +182,7 @@ class _Lowering:
             return
         x = self.example()
         with torch.no_grad():
-            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in x.split([2, 3])]
+            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in (x[:2], x[2:])]
         for whole, *parts in zip(together, *apart, strict=True):
             if whole.shape[0] != ROWS or not torch.allclose(whole, torch.cat(parts), atol=1e-5, equal_nan=True):
                 raise Unsupported("an operation that mixes the sequences of a batch")
@@ -289,9 +289,9 @@ class _Lowering:
         if node.op == "call_function" and node.target is getattr and node.args[0] is self.state:
             index = self.cell.State._fields.index(str(node.args[1]))
             return self.graph.leaf("state", index, width=self.width(node))
-        rule = RULES.get(name)
-        if rule is None:
+        if name not in RULES:
             self.unsupported(node, f"the operation {name!r}")
+        rule = RULES[name]
         try:
             result = rule(self, node, *node.args, **node.kwargs)
         except (TypeError, ValueError) as error:
@@ -521,7 +521,7 @@ def _dropout(
     low: _Lowering, node: fx.Node, a: Any, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Node:
     """A mask drawn before the loop, a new one for each step."""
-    x = low.value(a)
+    x: Node = low.value(a)
     if not training or p == 0:
         return x
     ones = low.prologue.call_method("new_ones", (low.copies[low.x], (_rows(low), x.width)))

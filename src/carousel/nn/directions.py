@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carousel.cells import Cell
+from carousel.compiler import Engine
 from carousel.nn.unroll import Layout, run
 
 
@@ -28,7 +29,7 @@ def run_layers(
     *,
     directions: int = 1,
     dropout: float = 0.0,
-    engine: str = "auto",
+    engine: Engine = "auto",
 ) -> tuple[Tensor, list[Any]]:
     """Run layers over packed inputs (Σ sizes, I), each reading the outputs of the one below.
 
@@ -43,16 +44,15 @@ def run_layers(
         Packed outputs of the last layer, directions side by side, and the state of each cell after its own last step.
     """
     reverse = reversal(layout, inputs.device) if directions == 2 else None
-    options: dict[str, Any] = {} if engine == "auto" else {"engine": engine}
     finals: list[Any] = []
     for first in range(0, len(cells), directions):
         if first and dropout:
             inputs = F.dropout(inputs, dropout)
-        outputs, final = run(cells[first], inputs, layout.sizes, layout.sort(states[first]), **options)
+        outputs, final = run(cells[first], inputs, layout.sizes, layout.sort(states[first]), engine=engine)
         finals.append(layout.restore(final))
         if reverse is not None:
             start = layout.sort(states[first + 1])
-            backward, final = run(cells[first + 1], reverse(inputs), layout.sizes, start, **options)
+            backward, final = run(cells[first + 1], reverse(inputs), layout.sizes, start, engine=engine)
             finals.append(layout.restore(final))
             outputs = torch.cat([outputs, reverse(backward)], dim=1)
         inputs = outputs

@@ -10,11 +10,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from carousel.cells import Cell
 from carousel.cells.interchange import cells_of, weights_of
+from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
 from carousel.nn.directions import run_layers
 from carousel.nn.unroll import Layout
-
-ENGINES = ("auto", "eager", "compiled")
 
 
 class DropIn(nn.RNNBase):
@@ -24,7 +23,7 @@ class DropIn(nn.RNNBase):
     them at each call. They are no submodules, and a copy of the module makes its own.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, engine: str, **options: Any) -> None:
+    def __init__(self, input_size: int, hidden_size: int, engine: Engine, **options: Any) -> None:
         _check_options(input_size, hidden_size, engine, **options)
         super().__init__(input_size, hidden_size, **options)  # type: ignore[arg-type]  # torch.nn.LSTM and its like
         self.engine = engine
@@ -132,7 +131,7 @@ def _put(block: nn.Module, name: str, weight: Tensor) -> None:
 def _check_options(
     input_size: int,
     hidden_size: int,
-    engine: str,
+    engine: Engine,
     *,
     num_layers: int,
     dropout: float,
@@ -156,8 +155,7 @@ def _check_options(
         raise ConfigError(
             f"nonlinearity: unknown (got {nonlinearity!r}); tanh, relu; for others see carousel.Recurrent('elman')"
         )
-    if engine not in ENGINES:
-        raise ConfigError(f"engine: unknown (got {engine!r}); {', '.join(ENGINES)}; auto chooses the fastest")
+    check_engine(engine)
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carousel.cells import Cell, cell_class, from_torch, to_torch
+from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
 from carousel.nn.directions import Directions, run_layers
 from carousel.nn.unroll import Layout, check_inputs, starting_state, steps
@@ -34,6 +35,7 @@ class Recurrent(nn.Module):
         bidirectional: whether there is a backward cell in each layer.
         dropout: the probability that an output between two layers is zeroed in training; one layer has nothing between.
         batch_first: inputs and outputs are (B, T, ...) rather than (T, B, ...). States are not affected.
+        engine: what runs the time loop, see `unroll`.
         cell_options: passed on to the cell.
 
     Raises:
@@ -64,9 +66,11 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         dropout: float = 0.0,
         batch_first: bool = False,
+        engine: Engine = "auto",
         **cell_options: Any,
     ) -> None:
         super().__init__()
+        check_engine(engine)
         if not 0 <= dropout <= 1:
             raise ConfigError(f"dropout: not a probability (got {dropout}); 0 to 1; 0 turns it off")
         if isinstance(cell, str):
@@ -81,6 +85,7 @@ class Recurrent(nn.Module):
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
         self.output_size = sum(cell.output_size for cell in cells[-1 - bidirectional :])
         self.bidirectional, self.dropout, self.batch_first = bidirectional, dropout, batch_first
+        self.engine: Engine = engine
 
     def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Outputs of the last layer (T, B, `output_size`) and the state after each sequence's own last step.
@@ -100,6 +105,7 @@ class Recurrent(nn.Module):
             self._starting_states(sequence, state),
             directions=1 + self.bidirectional,
             dropout=self.dropout if self.training else 0.0,
+            engine=self.engine,
         )
         padded = layout.unpack(outputs)
         return (padded.transpose(0, 1) if self.batch_first else padded), self._by_layer(finals)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from carousel.compiler import Engine
 from carousel.nn.drop_in import DropIn
 
 
@@ -50,7 +51,7 @@ class LSTM(DropIn, nn.LSTM):
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
-        engine: str = "auto",
+        engine: Engine = "auto",
     ) -> None:
         super().__init__(
             input_size,
@@ -111,7 +112,7 @@ class GRU(DropIn, nn.GRU):
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
-        engine: str = "auto",
+        engine: Engine = "auto",
     ) -> None:
         super().__init__(
             input_size,
@@ -157,7 +158,7 @@ class RNN(DropIn, nn.RNN):
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
-        engine: str = "auto",
+        engine: Engine = "auto",
     ) -> None:
         super().__init__(
             input_size,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from carousel.cells import Cell
-from carousel.errors import ConfigError
 from carousel.compiler import Engine, compiled, known, run_compiled
+from carousel.errors import ConfigError
 
 
 def unroll(
@@ -57,9 +57,7 @@ def unroll(
     return layout.unpack(outputs), layout.restore(state)
 
 
-def run(
-    cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Engine = "auto"
-) -> tuple[Tensor, Any]:
+def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Engine = "auto") -> tuple[Tensor, Any]:
     """`unroll` of packed inputs (Σ sizes, I), of which step t reads the next `sizes[t]` rows.
 
     Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed

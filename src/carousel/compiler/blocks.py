@@ -1,0 +1,195 @@
+"""Loops, masks and the product of a block, in LLVM IR: what kernels are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from carousel.compiler.arithmetic import BIT, FLOAT, INT, LONG, POINTER, Vectors
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the code is made for."""
+
+    lanes: int  # float32 in a vector
+    registers: int  # accumulators that a product may hold
+
+    def rows(self, vectors: int) -> int:
+        """Sequences in a block, with that many accumulators for each."""
+        return max(1, min(self.registers // vectors, 8))
+
+
+class Loops:
+    """Writes a function: `b` builds instructions, `v` vector arithmetic, at one and the same place."""
+
+    def __init__(self, function: ir.Function, target: Target) -> None:
+        self.function, self.target = function, target
+        self.b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.v = Vectors(self.b, target.lanes)
+        self.mask_type = ir.VectorType(BIT, target.lanes)
+
+    @contextmanager
+    def loop(self, stop: Any, start: Any = None) -> Iterator[Any]:
+        """`for i in range(start, stop)`; nothing if that is empty."""
+        start = LONG(0) if start is None else start
+        before = self.b.block
+        head, body, after = (self.function.append_basic_block(name) for name in ("head", "body", "after"))
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        i = self.b.phi(LONG)
+        i.add_incoming(start, before)
+        self.b.cbranch(self.b.icmp_signed("<", i, stop), body, after)
+        self.b.position_at_end(body)
+        yield i
+        following = self.b.add(i, LONG(1))
+        i.add_incoming(following, self.b.block)
+        self.b.branch(head)
+        self.b.position_at_end(after)
+
+    def ceiling(self, a: Any, b: int) -> Any:
+        return self.b.udiv(self.b.add(a, LONG(b - 1)), LONG(b))
+
+    def least(self, a: Any, b: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", a, b), a, b)
+
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        """The address so many floats further on."""
+        total = offsets[0]
+        for offset in offsets[1:]:
+            total = self.b.add(total, offset)
+        return self.b.gep(pointer, [total], source_etype=FLOAT)
+
+    def tail_mask(self, left: Any) -> Any:
+        lanes = self.target.lanes
+        count = self.v.splat(self.b.trunc(self.least(left, LONG(lanes)), INT))
+        return self.b.icmp_signed("<", ir.Constant(ir.VectorType(INT, lanes), list(range(lanes))), count)
+
+    def masked(self, mask: Any, condition: Any) -> Any:
+        """The mask where the condition holds, else no lane."""
+        return self.b.select(condition, mask, ir.Constant(self.mask_type, [0] * self.target.lanes))
+
+    def load(self, address: Any, mask: Any = None) -> Any:
+        """A vector from memory; lanes outside of the mask are 0 and not read."""
+        if mask is None:
+            return self.b.load(address, typ=self.v.type, align=4)
+        name = f"llvm.masked.load.v{self.target.lanes}f32.p0"
+        function = self.declare(name, self.v.type, [POINTER, INT, self.mask_type, self.v.type])
+        return self.b.call(function, [address, INT(4), mask, self.v.constant(0)])
+
+    def store(self, value: Any, address: Any, mask: Any = None) -> None:
+        if mask is None:
+            self.b.store(value, address, align=4)
+        else:
+            name = f"llvm.masked.store.v{self.target.lanes}f32.p0"
+            function = self.declare(name, ir.VoidType(), [self.v.type, POINTER, INT, self.mask_type])
+            self.b.call(function, [value, address, INT(4), mask])
+
+    def declare(self, name: str, returns: Any, args: Sequence[Any]) -> Any:
+        module = self.function.module
+        if name in module.globals:
+            return module.globals[name]
+        return ir.Function(module, ir.FunctionType(returns, args), name)
+
+
+def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
+    """tile[r, :] (+)= Σ_k source[r · stride + k · inner_stride] panel[k, :] for up to `most` rows.
+
+    void product(float *source, int64 stride, int64 inner_stride, int64 rows, float *panel, int64 inner, float *tile,
+                 bool more)
+    """
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
+    function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    for place in (0, 4, 6):
+        function.args[place].add_attribute("noalias")
+    rows = function.args[3]
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    done = function.append_basic_block("done")
+    ir.IRBuilder(done).ret_void()
+    switch = b.switch(rows, done)
+    for height in range(1, most + 1):
+        block = function.append_basic_block(f"rows{height}")
+        switch.add_case(LONG(height), block)
+        _write_block(function, ir.IRBuilder(block), lanes, vectors, row_words, height, done)
+    return function
+
+
+def _write_block(
+    function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
+) -> None:
+    source, stride, inner_stride, _, panel, inner, tile, more = function.args
+    v = Vectors(b, lanes)
+    rows = [b.gep(source, [b.mul(stride, LONG(r))], source_etype=FLOAT) for r in range(height)]
+    places = [(r, c) for r in range(height) for c in range(vectors)]
+    addresses = {(r, c): b.gep(tile, [LONG(r * row_words + c * lanes)], source_etype=FLOAT) for r, c in places}
+    begin, load_tile, loop = (function.append_basic_block(name) for name in ("begin", "load", "loop"))
+    b.branch(begin)
+    b.position_at_end(begin)
+    b.cbranch(more, load_tile, loop)
+    b.position_at_end(load_tile)
+    loaded = {place: b.load(addresses[place], typ=v.type, align=64) for place in places}
+    b.branch(loop)
+    b.position_at_end(loop)
+    k = b.phi(LONG)
+    k.add_incoming(LONG(0), begin)
+    k.add_incoming(LONG(0), load_tile)
+    sums = {}
+    for place in places:
+        sums[place] = b.phi(v.type)
+        sums[place].add_incoming(v.constant(0), begin)
+        sums[place].add_incoming(loaded[place], load_tile)
+    at = b.gep(panel, [b.mul(k, LONG(vectors * lanes))], source_etype=FLOAT)
+    weights = [b.load(b.gep(at, [LONG(c * lanes)], source_etype=FLOAT), typ=v.type, align=64) for c in range(vectors)]
+    added = {}
+    at_inner = b.mul(k, inner_stride)
+    for r in range(height):
+        number = v.splat(b.load(b.gep(rows[r], [at_inner], source_etype=FLOAT), typ=FLOAT))
+        for c in range(vectors):
+            added[r, c] = v.fma(number, weights[c], sums[r, c])
+    for place in places:
+        sums[place].add_incoming(added[place], loop)
+    following = b.add(k, LONG(1))
+    k.add_incoming(following, loop)
+    end = function.append_basic_block("end")
+    b.cbranch(b.icmp_signed("<", following, inner), loop, end)
+    b.position_at_end(end)
+    for place in places:
+        b.store(added[place], addresses[place], align=64)
+    b.branch(done)
+
+
+def write_pack(module: ir.Module, lanes: int) -> ir.Function:
+    """Lay out weights as products read them.
+
+    void pack(float *weight, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
+              int64 step, float *panel)
+
+    panel[(j · inner + k) · step + c] = weight[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
+    last column, for c within `vectors` vectors.
+    """
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, LONG, LONG, LONG, POINTER])
+    function = ir.Function(module, signature, "pack")
+    writer = Loops(function, Target(lanes, 0))
+    weight, by_column, by_inner, columns, inner, vectors, step, panel = function.args
+    b = writer.b
+    block = b.mul(vectors, LONG(lanes))
+    blocks = b.udiv(b.add(columns, b.sub(block, LONG(1))), block)
+    with writer.loop(blocks) as j:
+        first = b.mul(j, block)
+        start = b.gep(panel, [b.mul(b.mul(j, inner), step)], source_etype=FLOAT)
+        with writer.loop(block) as c:
+            column = b.add(first, c)
+            inside = b.icmp_signed("<", column, columns)
+            from_ = b.gep(weight, [b.select(inside, b.mul(column, by_column), LONG(0))], source_etype=FLOAT)
+            with writer.loop(inner) as k:
+                value = b.load(b.gep(from_, [b.mul(k, by_inner)], source_etype=FLOAT), typ=FLOAT)
+                value = b.select(inside, value, ir.Constant(FLOAT, 0.0))
+                b.store(value, b.gep(start, [b.add(b.mul(k, step), c)], source_etype=FLOAT))
+    b.ret_void()
+    return function
