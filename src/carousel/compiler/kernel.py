@@ -121,9 +121,10 @@ class _Writer(Loops):
                 self.b.store(base, base_at)
             self.enter_step(t, base)
             last = self.least(size, self.last)
-            for one in self.plan.passes:
-                self.sweep(one, last)
-            self.add_column_sums()
+            with self.b.if_then(self.b.icmp_signed("<", self.first, last)):  # these sequences may all have ended
+                for one in self.plan.passes:
+                    self.sweep(one, last)
+                self.add_column_sums()
             if not self.backward:
                 self.b.store(self.b.add(base, size), base_at)
 
