@@ -174,6 +174,16 @@ class Vectors:
         below = self.div(self.mul(self.constant(2 * alpha), t), self.sub(self.constant(1), t))
         return self.b.select(self.b.fcmp_ordered(">", x, self.constant(0)), x, below)
 
+    def transpose(self, rows: list[Any]) -> list[Any]:
+        """The columns of a square of vectors: log2(lanes) times, the first half interleaved with the second."""
+        half, lanes = self.lanes // 2, self.lanes
+        order = [place for k in range(lanes) for place in (k, k + lanes)]
+        low, high = (ir.Constant(self.ints, order[start : start + lanes]) for start in (0, lanes))
+        for _ in range(lanes.bit_length() - 1):
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [self.b.shuffle_vector(a, b, mask) for a, b in pairs for mask in (low, high)]
+        return rows
+
     def across(self, op: str, a: Any) -> Any:
         """The sum or the maximum of the lanes, by halves."""
         lanes = self.lanes

@@ -69,9 +69,18 @@ class Loops:
         count = self.v.splat(self.b.trunc(self.least(left, LONG(lanes)), INT))
         return self.b.icmp_signed("<", ir.Constant(ir.VectorType(INT, lanes), list(range(lanes))), count)
 
-    def masked(self, mask: Any, condition: Any) -> Any:
-        """The mask where the condition holds, else no lane."""
-        return self.b.select(condition, mask, ir.Constant(self.mask_type, [0] * self.target.lanes))
+    def shares(self, count: Any, most: int) -> tuple[Any, Any, Any]:
+        """`count` rows in as few blocks of at most `most` as possible, of nearly the same height."""
+        blocks = self.ceiling(count, most)
+        return blocks, self.b.udiv(count, blocks), self.b.urem(count, blocks)
+
+    @contextmanager
+    def each_share(self, shares: tuple[Any, Any, Any]) -> Iterator[tuple[Any, Any]]:
+        """For each of these blocks, the first row and the height."""
+        blocks, share, extra = shares
+        with self.loop(blocks) as k:
+            start = self.b.add(self.b.mul(k, share), self.least(k, extra))
+            yield start, self.b.add(share, self.b.zext(self.b.icmp_signed("<", k, extra), LONG))
 
     def load(self, address: Any, mask: Any = None) -> Any:
         """A vector from memory; lanes outside of the mask are 0 and not read."""
@@ -97,18 +106,17 @@ class Loops:
 
 
 def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
-    """tile[r, :] (+)= Σ_k source[r · stride + k · inner_stride] panel[k, :] for up to `most` rows.
+    """tile[r, :] (+)= Σ_k source[r · stride + k] panel[k, :] for up to `most` rows.
 
-    void product(float *source, int64 stride, int64 inner_stride, int64 rows, float *panel, int64 inner, float *tile,
-                 bool more)
+    void product(float *source, int64 stride, int64 rows, float *panel, int64 inner, float *tile, bool more)
     """
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, POINTER, LONG, POINTER, BIT])
     function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
     function.linkage = "internal"
     function.attributes.add("noinline")
-    for place in (0, 4, 6):
+    for place in (0, 3, 5):
         function.args[place].add_attribute("noalias")
-    rows = function.args[3]
+    rows = function.args[2]
     b = ir.IRBuilder(function.append_basic_block("entry"))
     done = function.append_basic_block("done")
     ir.IRBuilder(done).ret_void()
@@ -123,7 +131,7 @@ def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, m
 def _write_block(
     function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
 ) -> None:
-    source, stride, inner_stride, _, panel, inner, tile, more = function.args
+    source, stride, _, panel, inner, tile, more = function.args
     v = Vectors(b, lanes)
     rows = [b.gep(source, [b.mul(stride, LONG(r))], source_etype=FLOAT) for r in range(height)]
     places = [(r, c) for r in range(height) for c in range(vectors)]
@@ -147,9 +155,8 @@ def _write_block(
     at = b.gep(panel, [b.mul(k, LONG(vectors * lanes))], source_etype=FLOAT)
     weights = [b.load(b.gep(at, [LONG(c * lanes)], source_etype=FLOAT), typ=v.type, align=64) for c in range(vectors)]
     added = {}
-    at_inner = b.mul(k, inner_stride)
     for r in range(height):
-        number = v.splat(b.load(b.gep(rows[r], [at_inner], source_etype=FLOAT), typ=FLOAT))
+        number = v.splat(b.load(b.gep(rows[r], [k], source_etype=FLOAT), typ=FLOAT))
         for c in range(vectors):
             added[r, c] = v.fma(number, weights[c], sums[r, c])
     for place in places:
@@ -164,32 +171,42 @@ def _write_block(
     b.branch(done)
 
 
-def write_pack(module: ir.Module, lanes: int) -> ir.Function:
-    """Lay out weights as products read them.
+def write_pack(module: ir.Module, target: Target) -> None:
+    """Lay out a matrix as products read it.
 
-    void pack(float *weight, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
+    void pack(float *matrix, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
               int64 step, float *panel)
 
-    panel[(j · inner + k) · step + c] = weight[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
-    last column, for c within `vectors` vectors.
+    panel[(j · inner + k) · step + c] = matrix[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
+    last column, for c within `vectors` vectors. Whole squares go through registers.
     """
     signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, LONG, LONG, LONG, POINTER])
     function = ir.Function(module, signature, "pack")
-    writer = Loops(function, Target(lanes, 0))
-    weight, by_column, by_inner, columns, inner, vectors, step, panel = function.args
-    b = writer.b
+    w = Loops(function, target)
+    b, lanes = w.b, target.lanes
+    matrix, by_column, by_inner, columns, inner, vectors, step, panel = function.args
     block = b.mul(vectors, LONG(lanes))
-    blocks = b.udiv(b.add(columns, b.sub(block, LONG(1))), block)
-    with writer.loop(blocks) as j:
-        first = b.mul(j, block)
-        start = b.gep(panel, [b.mul(b.mul(j, inner), step)], source_etype=FLOAT)
-        with writer.loop(block) as c:
-            column = b.add(first, c)
-            inside = b.icmp_signed("<", column, columns)
-            from_ = b.gep(weight, [b.select(inside, b.mul(column, by_column), LONG(0))], source_etype=FLOAT)
-            with writer.loop(inner) as k:
-                value = b.load(b.gep(from_, [b.mul(k, by_inner)], source_etype=FLOAT), typ=FLOAT)
+    across, along = b.icmp_signed("==", by_column, LONG(1)), b.icmp_signed("==", by_inner, LONG(1))
+    squares = b.select(along, b.udiv(inner, LONG(lanes)), LONG(0))
+    with w.loop(b.udiv(b.add(columns, b.sub(block, LONG(1))), block)) as j, w.loop(vectors) as part:
+        first = b.add(b.mul(j, block), b.mul(part, LONG(lanes)))
+        whole = b.icmp_signed("<=", b.add(first, LONG(lanes)), columns)
+        source = w.at(matrix, b.mul(first, by_column))
+        into = w.at(panel, b.mul(b.mul(j, inner), step), b.mul(part, LONG(lanes)))
+        with w.loop(b.select(b.and_(whole, across), inner, LONG(0))) as k:
+            w.store(w.load(w.at(source, b.mul(k, by_inner))), w.at(into, b.mul(k, step)))
+        done = b.select(whole, b.mul(squares, LONG(lanes)), LONG(0))
+        with w.loop(b.select(whole, squares, LONG(0))) as square:
+            k = b.mul(square, LONG(lanes))
+            rows = [w.load(w.at(source, b.mul(by_column, LONG(c)), k)) for c in range(lanes)]
+            for offset, row in enumerate(w.v.transpose(rows)):
+                w.store(row, w.at(into, b.mul(b.add(k, LONG(offset)), step)))
+        rest = b.select(b.and_(whole, across), inner, done)
+        with w.loop(b.select(b.icmp_signed("<", rest, inner), LONG(lanes), LONG(0))) as c:
+            inside = b.icmp_signed("<", b.add(first, c), columns)
+            number = w.at(source, b.select(inside, b.mul(c, by_column), LONG(0)))
+            with w.loop(inner, rest) as k:
+                value = b.load(w.at(number, b.mul(k, by_inner)), typ=FLOAT)
                 value = b.select(inside, value, ir.Constant(FLOAT, 0.0))
-                b.store(value, b.gep(start, [b.add(b.mul(k, step), c)], source_etype=FLOAT))
+                b.store(value, w.at(into, b.mul(k, step), c))
     b.ret_void()
-    return function

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from carousel.cells import Cell
 from carousel.compiler import eager, threads
+from carousel.compiler.extent import extent
 from carousel.compiler.trace import Recurrence, Unsupported, trace
 from carousel.errors import ConfigError
 
@@ -126,10 +127,9 @@ def _against(cell: Cell, inputs: Tensor) -> str | None:
 
 def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any) -> tuple[Tensor, Any]:
     """The compiled loop over packed inputs (Σ sizes, I)."""
-    from carousel.compiler.cpu import Extent
     from carousel.compiler.function import unroll
 
-    extent = Extent(tuple(sizes))
+    rows = extent(tuple(sizes))
     operands = program.recurrence.operands(cell, inputs)
-    outputs, ends = unroll(program, operands, state, extent, threads.count(extent.batch))
+    outputs, ends = unroll(program, operands, state, rows, threads.count(rows.batch))
     return outputs, cell.State(*ends)

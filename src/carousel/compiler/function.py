@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from carousel.compiler import reference
-from carousel.compiler.cpu import Extent, Program
+from carousel.compiler.cpu import Program
+from carousel.compiler.extent import Extent
 from carousel.compiler.trace import Operands
 
 
@@ -28,7 +29,7 @@ def unroll(
         counts = tuple(map(len, operands))
         outputs, *ends = _Unroll.apply(program, extent, threads, counts, *tensors)  # type: ignore[no-untyped-call]
     else:
-        outputs, *ends = program.run_inference(operands, state, extent, threads)
+        outputs, ends = program.run_inference(operands, state, extent, threads)
     return outputs, ends
 
 
@@ -65,7 +66,7 @@ class _Unroll(torch.autograd.Function):
             fields, kept = saved[: len(state)], saved[len(state) :]
             first = {"weight": counts[0], "vector": counts[0] + counts[1]}
             found = program.run_backward(
-                operands, state, fields, kept, grad, grad_ends, ctx.extent, ctx.threads,
+                operands, state, fields, kept, [grad, *grad_ends], ctx.extent, ctx.threads,
                 lambda kind, k: wanted[first[kind] + k],
             )  # fmt: skip
             gradients = [gradient for kind in found for gradient in kind]

@@ -168,16 +168,13 @@ class _Writer(Loops):
             tile = ir.IRBuilder(self.entry).alloca(ir.ArrayType(FLOAT, rows * row_words))
             tile.align = 64
         width = self.width(one.width)
-        count = self.b.sub(last, self.first)
-        blocks = self.ceiling(count, rows)
-        share, extra = self.b.udiv(count, blocks), self.b.urem(count, blocks)
+        shares = self.shares(self.b.sub(last, self.first), rows)
         with self.loop(self.ceiling(width, block)) as j:
             column = self.b.mul(j, LONG(block))
             inside = self.least(LONG(vectors), self.ceiling(self.b.sub(width, column), target.lanes))
             panels = [self.panel(call, one.width, vectors, j) for call in one.calls]
-            with self.loop(blocks) as k:
-                start = self.b.add(self.first, self.b.add(self.b.mul(k, share), self.least(k, extra)))
-                height = self.b.add(share, self.b.zext(self.b.icmp_signed("<", k, extra), LONG))
+            with self.each_share(shares) as (offset, height):
+                start = self.b.add(self.first, offset)
                 done: set[int] = set()
                 for call, panel in zip(one.calls, panels, strict=True):
                     self.call_product(call, panel, tile, row_words, vectors, start, height, done)
@@ -215,7 +212,7 @@ class _Writer(Loops):
         into = self.b.gep(tile, [LONG(call.first * block)], source_etype=FLOAT)
         function = self.product(len(call.weights) * vectors, row_words)
         more = ir.Constant(BIT, not fresh)
-        self.b.call(function, [source, stride, LONG(1), height, panel, self.width(call.inner), into, more])
+        self.b.call(function, [source, stride, height, panel, self.width(call.inner), into, more])
 
     def product(self, vectors: int, row_words: int) -> ir.Function:
         """tile[r, :] (+)= Σ_k source[r, k] panel[k, :] for some rows and so many vectors of columns."""

@@ -1,9 +1,9 @@
 """Matrix products by the same code that runs the loops.
 
-    C (+)= A B + bias,      A: (M, K), B: (K, N), any strides
+    C (+)= A B + bias,      A: (M, K), B: (K, N), of any strides
 
-in blocks of K that keep a panel of B in the nearest cache, and blocks of M that keep those rows of A in the next. On
-the processors this was measured on it is faster than the product of PyTorch, see docs/how-the-compiler-works.md.
+in blocks: of K, so that a panel of B stays in the nearest cache, and of M, so that those rows of A stay in the next. A
+that is not stored row by row is copied, a block at a time.
 """
 
 from __future__ import annotations
@@ -16,90 +16,114 @@ import torch
 from llvmlite import ir
 from torch import Tensor
 
-from carousel.compiler import objects
+from carousel.compiler import objects, threads
 from carousel.compiler.arithmetic import BIT, FLOAT, LONG, POINTER
 from carousel.compiler.blocks import Loops, Target, write_pack, write_product
 
 INNER = 256  # of K at a time
 ROWS = 192  # of M at a time
+VECTORS = 4  # of N in a panel
 
 
 def product(
-    a: Tensor, b: Tensor, bias: Tensor | None = None, into: Tensor | None = None, *, add: bool = False
+    a: Tensor, b: Tensor, bias: Tensor | None = None, into: Tensor | None = None, *, add: bool = False, parts: int = 1
 ) -> Tensor:
-    """a @ b, plus a bias (N,), written or added into `into` (M, N)."""
-    (M, K), N = a.shape, b.shape[1]
+    """a @ b, plus a bias (N,), written or added into `into` (M, N), by so many threads.
+
+    Each element is the same sum in the same order however many rows and threads there are.
+    """
     if into is None:
-        into = torch.empty(M, N)
-    library = _library()
-    step = 4 * objects.processor().target.lanes
-    blocks = -(-N // step)
-    zeros = torch.zeros(N)
-    panel = torch.empty(blocks * step * min(K, INNER))
-    for first in range(0, K, INNER):
-        inner = min(INNER, K - first)
-        library["pack"](
-            b.data_ptr() + 4 * first * b.stride(0), b.stride(1), b.stride(0), N, inner, 4, step, panel.data_ptr()
-        )
-        library["multiply"](
-            a.data_ptr() + 4 * first * a.stride(1), a.stride(0), a.stride(1), panel.data_ptr(), inner, M, N,
-            into.data_ptr(), into.stride(0), (zeros if bias is None or first else bias).data_ptr(), first > 0 or add,
-        )  # fmt: skip
+        into = torch.empty(a.shape[0], b.shape[1])
+    if parts == 1 or a.shape[0] < 2 * ROWS:
+        _multiply(a, b, bias, into, add)
+    else:
+        share = -(-a.shape[0] // parts)
+        pieces = zip(torch.split(a, share), torch.split(into, share), strict=True)
+        threads.together([lambda a=a, c=c: _multiply(a, b, bias, c, add) for a, c in pieces])  # type: ignore[misc]
     return into
 
 
+def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> None:
+    (M, K), N = a.shape, b.shape[1]
+    pack, multiply = functions()
+    lanes = objects.processor().target.lanes
+    step = VECTORS * lanes
+    inner = min(K, INNER)
+    panel = torch.empty(-(-N // step) * step * inner)
+    copied = a.stride(1) != 1
+    block = torch.empty(min(M, ROWS) * inner) if copied else panel
+    beginning = torch.zeros(N) if bias is None else bias
+    for first in range(0, K, INNER):
+        depth = min(INNER, K - first)
+        rows_of_b = b.data_ptr() + 4 * first * b.stride(0)
+        pack(rows_of_b, b.stride(1), b.stride(0), N, depth, VECTORS, step, panel.data_ptr())
+        for top in range(0, M, ROWS) if copied else (0,):
+            height = min(ROWS, M - top) if copied else M
+            source, stride = a.data_ptr() + 4 * (top * a.stride(0) + first * a.stride(1)), a.stride(0)
+            if copied:  # as one panel of which the "columns" are K: block[m, k] = a[m, k]
+                _copy_rows(pack, source, a.stride(0), a.stride(1), height, depth, block)
+                source, stride = block.data_ptr(), depth
+            multiply(
+                source, stride, panel.data_ptr(), depth, height, N, into.data_ptr() + 4 * top * into.stride(0),
+                into.stride(0), beginning.data_ptr(), first > 0 or add,
+            )  # fmt: skip
+
+
+def _copy_rows(pack: Any, source: int, by_row: int, by_column: int, rows: int, columns: int, into: Tensor) -> None:
+    """Store a matrix of any strides row by row."""
+    lanes = objects.processor().target.lanes
+    whole = columns // lanes * lanes
+    if whole:
+        # One panel, `whole` wide, is the matrix itself.
+        pack(source, by_column, by_row, whole, rows, whole // lanes, columns, into.data_ptr())
+    if whole < columns:
+        rest = torch.empty(rows * lanes)
+        pack(source + 4 * whole * by_column, by_column, by_row, columns - whole, rows, 1, lanes, rest.data_ptr())
+        into[: rows * columns].view(rows, columns)[:, whole:] = rest.view(rows, lanes)[:, : columns - whole]
+
+
 @cache
-def _library() -> dict[str, Any]:
+def functions() -> tuple[Any, Any]:
+    """`pack` and `multiply`, compiled."""
     target = objects.processor().target
     module = ir.Module("matrix")
-    write_pack(module, target.lanes)
+    write_pack(module, target)
     write_multiply(module, target)
     code = objects.library(str(module))
     word, pointer = ctypes.c_int64, ctypes.c_void_p
     pack = code.function("pack", pointer, *[word] * 6, pointer)
-    arguments = [pointer, word, word, pointer, word, word, word, pointer, word, pointer, ctypes.c_bool]
-    return {"pack": pack, "multiply": code.function("multiply", *arguments)}
+    arguments = [pointer, word, pointer, word, word, word, pointer, word, pointer, ctypes.c_bool]
+    return pack, code.function("multiply", *arguments)
 
 
 def write_multiply(module: ir.Module, target: Target) -> None:
-    """void multiply(A, row stride, inner stride, panels, K, M, N, C, row stride, bias or null, add to C?)"""
-    signature = ir.FunctionType(
-        ir.VoidType(),
-        [POINTER, LONG, LONG, POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT],
-    )
+    """void multiply(A, row stride, panels of B, K, M, N, C, row stride, bias, add to C instead of the bias?)"""
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
     function = ir.Function(module, signature, "multiply")
-    a, a_row, a_inner, panels, inner, M, N, c, c_row, bias, add = function.args
-    loops = Loops(function, target)
-    b, lanes, vectors = loops.b, target.lanes, 4
-    step, rows = vectors * lanes, target.rows(vectors)
+    a, a_row, panels, inner, M, N, c, c_row, bias, add = function.args
+    w = Loops(function, target)
+    b, lanes = w.b, target.lanes
+    step, rows = VECTORS * lanes, target.rows(VECTORS)
     tile = b.alloca(ir.ArrayType(FLOAT, rows * step))
     tile.align = 64
-    multiply = write_product(module, lanes, vectors, step, rows)
-    with loops.loop(loops.ceiling(M, ROWS)) as chunk:
+    multiply = write_product(module, lanes, VECTORS, step, rows)
+    with w.loop(w.ceiling(M, ROWS)) as chunk:
         chunk_first = b.mul(chunk, LONG(ROWS))
-        chunk_rows = loops.least(LONG(ROWS), b.sub(M, chunk_first))
-        blocks = loops.ceiling(chunk_rows, rows)
-        share, extra = b.udiv(chunk_rows, blocks), b.urem(chunk_rows, blocks)
-        with loops.loop(loops.ceiling(N, step)) as j:
+        blocks = w.shares(w.least(LONG(ROWS), b.sub(M, chunk_first)), rows)
+        with w.loop(w.ceiling(N, step)) as j:
             column = b.mul(j, LONG(step))
-            panel = b.gep(panels, [b.mul(column, inner)], source_etype=FLOAT)
-            inside = loops.least(LONG(vectors), loops.ceiling(b.sub(N, column), lanes))
-            with loops.loop(blocks) as k:
-                start = b.add(b.mul(k, share), loops.least(k, extra))
-                height = b.add(share, b.zext(b.icmp_signed("<", k, extra), LONG))
+            panel = w.at(panels, b.mul(column, inner))
+            inside = w.least(LONG(VECTORS), w.ceiling(b.sub(N, column), lanes))
+            with w.each_share(blocks) as (start, height):
                 first = b.add(chunk_first, start)
-                source = b.gep(a, [b.mul(first, a_row)], source_etype=FLOAT)
-                b.call(multiply, [source, a_row, a_inner, height, panel, inner, tile, ir.Constant(BIT, 0)])
-                with loops.loop(height) as r, loops.loop(inside) as vector:
+                more = ir.Constant(BIT, 0)
+                b.call(multiply, [w.at(a, b.mul(first, a_row)), a_row, height, panel, inner, tile, more])
+                with w.loop(height) as r, w.loop(inside) as vector:
                     offset = b.mul(vector, LONG(lanes))
                     here = b.add(column, offset)
-                    mask = loops.tail_mask(b.sub(N, here))
-                    at = b.gep(tile, [b.add(b.mul(r, LONG(step)), offset)], source_etype=FLOAT)
-                    value = b.load(at, typ=loops.v.type, align=64)
-                    goal = b.gep(c, [b.add(b.mul(b.add(first, r), c_row), here)], source_etype=FLOAT)
-                    biased = loops.load(loops.at(bias, here), mask)
-                    value = loops.v.add(value, biased)
-                    before = b.select(add, loops.load(goal, mask), loops.v.constant(0))
-                    value = loops.v.add(value, before)
-                    loops.store(value, goal, mask)
+                    mask = w.tail_mask(b.sub(N, here))
+                    value = b.load(w.at(tile, b.mul(r, LONG(step)), offset), typ=w.v.type, align=64)
+                    goal = w.at(c, b.mul(b.add(first, r), c_row), here)
+                    before = b.select(add, w.load(goal, mask), w.load(w.at(bias, here), mask))
+                    w.store(w.v.add(value, before), goal, mask)
     b.ret_void()

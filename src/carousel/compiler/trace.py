@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node
+from carousel.compiler.linear import linear
 
 ROWS = 5  # sequences in the batch that shapes are read from
 
@@ -220,7 +221,7 @@ class _Lowering:
             for run in _neighbours(sorted(members, key=lambda member: member[:2])):
                 first, last = run[0][0], run[-1][0] + run[-1][1]
                 weight, bias = self.slice(W, first, last), None if b is None else self.slice(b, first, last)
-                product = self.prologue.call_function(F.linear, (self.copies[x], weight, bias))
+                product = self.prologue.call_function(linear, (self.copies[x], weight, bias))
                 for start, _, node in run:
                     self.merged[node] = product, start - first
 
