@@ -1,9 +1,10 @@
-"""Time several ways to do one thing in turns, A B C, B C A, C A B, ..., so that a machine's noise hits all alike."""
+"""Time several ways to do one thing in turns, in a new random order each round, so that noise hits all alike."""
 
 from __future__ import annotations
 
 import gc
 import os
+import random
 import statistics
 import sys
 import time
@@ -30,41 +31,48 @@ class Timing:
         return low, high
 
 
-def interleave(runs: Mapping[str, Run], budget: float, *, least: int = 3, rest: float = 0.0) -> dict[str, Timing]:
+def interleave(
+    runs: Mapping[str, Run], budget: float, *, least: int = 3, rest: float = 0.0, prime: Run | None = None
+) -> dict[str, Timing]:
     """Time every run once a round, for about `budget` seconds and at least `least` rounds, after a warm-up.
 
-    Each round starts with another run, so that none always inherits the same neighbour's caches. `rest` seconds of
-    sleep before each let the worker threads of the one before stop spinning.
+    The order is drawn anew each round: in turn, or rotated, a run would always inherit the same neighbour's caches.
+    `rest` seconds of sleep before each let the worker threads of the one before stop spinning. `prime` is one of the
+    runs that is called once, untimed, each time before it is timed: a rate to be held to, at its best.
     """
-    names = list(runs)
-    if _round(runs, names, rest, {name: [] for name in names}) < budget:
-        _round(runs, names, rest, {name: [] for name in names})
+
+    def one_round(seconds: dict[str, list[float]]) -> float:
+        began = time.perf_counter()
+        for name in order.sample(names, len(names)):
+            if rest:
+                time.sleep(rest)
+            if runs[name] is prime:
+                prime()
+            seconds[name].append(_timed(runs[name]))
+        return time.perf_counter() - began
+
+    names, order = list(runs), random.Random(0)
+    if one_round({name: [] for name in names}) < budget:
+        one_round({name: [] for name in names})
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
     try:
         spent, rounds = 0.0, 0
         while rounds < least or spent < budget:
-            first = rounds % len(names)
-            spent += _round(runs, names[first:] + names[:first], rest, seconds)
-            rounds += 1
+            spent, rounds = spent + one_round(seconds), rounds + 1
     finally:
         gc.enable()
     return {name: Timing(tuple(taken)) for name, taken in seconds.items()}
 
 
-def _round(runs: Mapping[str, Run], names: list[str], rest: float, seconds: dict[str, list[float]]) -> float:
-    """Run each once, in the order of `names`; the seconds of the whole round."""
-    round_began = time.perf_counter()
-    for name in names:
-        if rest:
-            time.sleep(rest)
-        run = runs[name]
-        began = time.perf_counter()
-        result = run()
-        seconds[name].append(time.perf_counter() - began)
-        del result
-    return time.perf_counter() - round_began
+def _timed(run: Run) -> float:
+    """Seconds; what the run gives is freed after the clock has stopped."""
+    began = time.perf_counter()
+    result = run()
+    seconds = time.perf_counter() - began
+    del result
+    return seconds
 
 
 def pin(threads: int) -> None:
