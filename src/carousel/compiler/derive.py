@@ -84,9 +84,10 @@ class _Derivation:
 
     def total(self, node: Node, terms: list[Node]) -> Node:
         """The adjoint of a node, as wide as the node itself (a vector's is summed over rows and columns later)."""
+        wide = [term for term in terms if term.width > node.width]
+        if wide and (len(wide) < len(terms) or node.op != "vector"):  # to add first would count the narrow ones often
+            terms = [*(term for term in terms if term not in wide), self.graph.reduce("sum", self.graph.total(wide))]
         adjoint = self.graph.total(terms)
-        if adjoint.width > node.width and node.op != "vector":
-            return self.graph.reduce("sum", adjoint)
         if adjoint.width < node.width:
             return self.graph.spread(adjoint, node.width)
         return adjoint
