@@ -12,11 +12,22 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
 
 FLOAT, INT, LONG, BIT, POINTER = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.IntType(1), ir.PointerType()
+
+
+class _Splat(ir.Constant):  # type: ignore[misc]
+    """A vector of equal lanes, written once instead of lane by lane."""
+
+    def __init__(self, type_: Any, text: str) -> None:
+        self.type, self.text = type_, text
+
+    def get_reference(self) -> str:
+        return self.text
 
 
 class Vectors:
@@ -30,10 +41,10 @@ class Vectors:
     # Constants, and moves between one number and a vector of it.
 
     def constant(self, number: float) -> Any:
-        return ir.Constant(self.type, [_float32(number)] * self.lanes)
+        return _Splat(self.type, f"splat (float {_float32(number)})")
 
     def integer(self, number: int) -> Any:
-        return ir.Constant(self.ints, [number] * self.lanes)
+        return _Splat(self.ints, f"splat (i32 {number})")
 
     def splat(self, number: Any) -> Any:
         undefined = ir.Constant(ir.VectorType(number.type, self.lanes), ir.Undefined)
@@ -199,11 +210,12 @@ class Vectors:
         return self.b.extract_element(a, INT(0))
 
 
-def _float32(number: float) -> float:
-    """The nearest float32, which LLVM insists on."""
-    return (
-        number if math.isinf(number) or math.isnan(number) else float(struct.unpack("f", struct.pack("f", number))[0])
-    )
+@cache
+def _float32(number: float) -> str:
+    """The nearest float32 as LLVM writes it: the bits of that number as a float64."""
+    (nearest,) = struct.unpack("f", struct.pack("f", number))
+    (bits,) = struct.unpack("Q", struct.pack("d", nearest))
+    return f"0x{bits:016X}"
 
 
 _TANH_NUMERATOR = [

@@ -149,7 +149,7 @@ class _Writer(Loops):
         read = self.b.mul(self.b.xor(odd, LONG(1)), self.batch)
         self.bases = {STEP: base, BEFORE: base_before, "read": read, "written": written, SEQUENCE: LONG(0)}
         self.pointers: dict[Buffer, Any] = {}
-        for buffer in {*self.plan.reads.values()}:
+        for buffer in dict.fromkeys(self.plan.reads.values()):
             if buffer.rows == BEFORE:
                 self.pointers[buffer] = self.b.select(
                     self.is_start, self.word("initial", buffer), self.word("address", buffer)

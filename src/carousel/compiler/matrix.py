@@ -34,13 +34,30 @@ def product(
     """
     if into is None:
         into = torch.empty(a.shape[0], b.shape[1])
-    if parts == 1 or a.shape[0] < 2 * ROWS:
+    if _is_small(a, b):
+        _by_torch(a, b, bias, into, add)
+    elif parts == 1 or a.shape[0] < 2 * ROWS:
         _multiply(a, b, bias, into, add)
     else:
         share = -(-a.shape[0] // parts)
         pieces = zip(torch.split(a, share), torch.split(into, share), strict=True)
         threads.together([lambda a=a, c=c: _multiply(a, b, bias, c, add) for a, c in pieces])  # type: ignore[misc]
     return into
+
+
+def _is_small(a: Tensor, b: Tensor) -> bool:
+    """Whether PyTorch's product, which copies less and begins sooner, is the faster one (measured)."""
+    N = b.shape[1]
+    return a.numel() * N < 2**22 or N < 64 or (N < 128 and a.stride(1) != 1)
+
+
+def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> None:
+    if add:
+        into.addmm_(a, b)
+    elif bias is not None:
+        torch.addmm(bias, a, b, out=into)
+    else:
+        torch.mm(a, b, out=into)
 
 
 def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> None:

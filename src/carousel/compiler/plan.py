@@ -9,7 +9,7 @@ backward step of an LSTM two, the step of a GRU that resets before its product t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from carousel.compiler.graph import LEAVES, REDUCTIONS, Graph, Node
 
@@ -19,6 +19,8 @@ BEFORE = "before"  # the state before the step: the initial one, or that of the 
 CARRY = "carry"  # two halves, read and written by turns
 SEQUENCE = "sequence"  # one row for each sequence
 ALL = "all"  # one for all
+
+Weight = tuple[int, int, bool]  # tensor, first row, whether transposed
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,26 @@ class Call:
 
     operand: Buffer
     computed: bool  # in this step, by an earlier pass, rather than read from before
-    weights: tuple[tuple[int, int, bool], ...]
+    weights: tuple[Weight, ...]
     first: int  # accumulator
     inner: int  # K, the columns of the operand
+
+    def continues(self, other: Call) -> bool:
+        """Whether the other has the same accumulators, and its operand and weights lie right behind."""
+        rows = tuple((tensor, start + self.inner, transposed) for tensor, start, transposed in self.weights)
+        a, b = self.operand, other.operand
+        place = (a.kind, a.rows, a.stride, a.key[0], a.key[-1] + self.inner)
+        return (
+            len(a.key) == 2
+            and all(transposed for *_, transposed in self.weights)
+            and (rows, self.first) == (other.weights, other.first)
+            and place == (b.kind, b.rows, b.stride, b.key[0], b.key[-1])
+        )
+
+    def joined(self, other: Call) -> Call:
+        """Both as one product."""
+        inner = self.inner + other.inner
+        return replace(self, operand=replace(self.operand, width=inner), inner=inner)
 
 
 @dataclass
@@ -158,17 +177,20 @@ class _Planner:
 
     def calls(self, products: list[Node]) -> list[Call]:
         """The products of a pass, as few calls as possible: those of one operand together."""
-        pairs: dict[tuple[Node, int], list[tuple[int, tuple[int, int, bool]]]] = {}
+        groups: dict[tuple[Node, int], list[tuple[int, Weight]]] = {}
         for accumulator, node in enumerate(products):
             times: dict[Node, int] = {}
-            for weight, operand in zip(node.attr, node.args, strict=True):
+            for weight, operand in sorted(zip(node.attr, node.args, strict=True), key=lambda pair: pair[0]):
                 turn = times[operand] = times.get(operand, -1) + 1
-                pairs.setdefault((operand, turn), []).append((accumulator, weight))
-        calls = []
-        for (operand, _), members in pairs.items():
+                groups.setdefault((operand, turn), []).append((accumulator, weight))
+        calls: list[Call] = []
+        for (operand, _), members in groups.items():
             for run in _runs(members):
                 weights = tuple(weight for _, weight in run)
-                calls.append(Call(self.where(operand), operand not in self.reads, weights, run[0][0], operand.width))
+                call = Call(self.where(operand), operand not in self.reads, weights, run[0][0], operand.width)
+                if calls and calls[-1].continues(call):
+                    call = calls.pop().joined(call)
+                calls.append(call)
         return calls
 
 
@@ -178,9 +200,9 @@ def ends_pass(node: Node) -> bool:
 
 
 def _runs(
-    members: Iterable[tuple[int, tuple[int, int, bool]]],
-) -> list[list[tuple[int, tuple[int, int, bool]]]]:
-    runs: list[list[tuple[int, tuple[int, int, bool]]]] = []
+    members: Iterable[tuple[int, Weight]],
+) -> list[list[tuple[int, Weight]]]:
+    runs: list[list[tuple[int, Weight]]] = []
     for member in members:
         if runs and runs[-1][-1][0] + 1 == member[0]:
             runs[-1].append(member)

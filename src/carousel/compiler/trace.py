@@ -9,9 +9,11 @@ gradient, whoever wrote the cell and however it is spelt.
 from __future__ import annotations
 
 import operator
-import re
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +62,6 @@ def trace(cell: Cell) -> Recurrence:
         Unsupported: it holds something the compiler does not know.
     """
     tracer = StepTracer(cell, leaf=lambda module: False)
-    tracer.record_stack_traces = True
     try:
         traced = tracer.trace(cell)
     except Exception as error:
@@ -81,8 +82,23 @@ class StepTracer(fx.Tracer):
         super().__init__()
         self.fields, self.leaf = cell.State._fields, leaf
 
+    def create_node(self, *args: Any, **options: Any) -> fx.Node:
+        node = super().create_node(*args, **options)
+        node.meta["place"] = _line_traced()
+        return node
+
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         return self.leaf(m)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Any tensor of a module is read when the step runs: what `functional_call` puts there is no parameter."""
+        if isinstance(attr_val, Tensor):
+            for name, tensor in chain(self.root.named_parameters(), self.root.named_buffers()):
+                if tensor is attr_val:
+                    if name not in parameter_proxy_cache:
+                        parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+                    return parameter_proxy_cache[name]
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         _, state = self.graph.find_nodes(op="placeholder")
@@ -93,7 +109,7 @@ class _Shapes(fx.Interpreter):
     """Runs the step once and notes the value of each node."""
 
     def __init__(self, cell: Cell, graph: fx.Graph) -> None:
-        super().__init__(fx.GraphModule(cell, graph))
+        super().__init__(cell, graph=graph)
         self.found: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -175,7 +191,7 @@ class _Lowering:
         return int(value.shape[1])
 
     def unsupported(self, node: fx.Node, what: str) -> Any:
-        raise Unsupported(f"{what}{_place(node)}")
+        raise Unsupported(f"{what}{node.meta.get('place', '')}")
 
     def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
@@ -296,7 +312,7 @@ class _Lowering:
         try:
             result = rule(self, node, *node.args, **node.kwargs)
         except (TypeError, ValueError) as error:
-            raise Unsupported(f"{name!r} in this form ({error}){_place(node)}") from error
+            raise Unsupported(f"{name!r} in this form ({error}){node.meta['place']}") from error
         if isinstance(result, Node) and result.width != self.width(node):
             if result.width > 1:
                 self.unsupported(node, f"{name!r} of these shapes")
@@ -364,11 +380,19 @@ def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
 
-def _place(node: fx.Node) -> str:
-    """Where in the user's file the operation stands."""
-    lines = re.findall(r'File "([^"]+)", line (\d+)', node.stack_trace or "")
-    own = [(file, line) for file, line in lines if "/torch/" not in file]
-    return f" at {own[-1][0]}:{own[-1][1]}" if own else ""
+def _line_traced() -> str:
+    """The line of the step, or of what it calls outside of torch, that is being traced."""
+    frame: Any = sys._getframe(2)
+    found = ""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not (f"{os.sep}torch{os.sep}" in name or name == __file__ or name.startswith("<")):
+            place = f" at {name}:{frame.f_lineno}"
+            if frame.f_code.co_name == "step":
+                return place
+            found = found or place
+        frame = frame.f_back
+    return found
 
 
 # The operations, one rule each: (lowering, node, arguments of the PyTorch function) -> node of the graph.
