@@ -84,9 +84,11 @@ class _Derivation:
 
     def total(self, node: Node, terms: list[Node]) -> Node:
         """The adjoint of a node, as wide as the node itself (a vector's is summed over rows and columns later)."""
-        wide = [term for term in terms if term.width > node.width]
-        if wide and (len(wide) < len(terms) or node.op != "vector"):  # to add first would count the narrow ones often
-            terms = [*(term for term in terms if term not in wide), self.graph.reduce("sum", self.graph.total(wide))]
+        widths = sorted({term.width for term in terms})
+        if widths[-1] > node.width and (len(widths) > 1 or node.op != "vector"):
+            # Each width by itself: added first, what is narrow would count once for each column of what is wide.
+            parts = [self.graph.total([term for term in terms if term.width == width]) for width in widths]
+            terms = [self.graph.reduce("sum", part) if part.width > node.width else part for part in parts]
         adjoint = self.graph.total(terms)
         if adjoint.width < node.width:
             return self.graph.spread(adjoint, node.width)
