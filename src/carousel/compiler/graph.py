@@ -22,7 +22,7 @@ Equal nodes are one node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +109,7 @@ class Graph:
         """A pointwise operation; arguments of width 1 or 0 are spread over the columns of the others."""
         return _simpler(self, op, args) or self._node(op, args, max(a.width for a in args), attr)
 
-    def total(self, terms: Iterable[Node]) -> Node:
+    def total(self, terms: Sequence[Node]) -> Node:
         """The sum of the terms: those that are products become one product."""
         products = [term for term in terms if term.op == "product"]
         others = [term for term in terms if term.op != "product"]
@@ -146,6 +146,10 @@ class Graph:
             self._known[key] = Node(len(self.nodes), op, args, width, attr)
             self.nodes.append(self._known[key])
         return self._known[key]
+
+    def copy(self, node: Node, args: tuple[Node, ...], attr: Any) -> Node:
+        """A node of another graph in this one."""
+        return self._node(node.op, args, node.width, attr)
 
     def used(self, results: Iterable[Node]) -> list[Node]:
         """The nodes that the results need, in order."""

@@ -64,6 +64,8 @@ def trace(cell: Cell) -> Recurrence:
     tracer = StepTracer(cell, leaf=lambda module: False)
     try:
         traced = tracer.trace(cell)
+    except Unsupported:
+        raise
     except Exception as error:
         reason = str(error).strip().splitlines()
         raise Unsupported(
@@ -86,6 +88,16 @@ class StepTracer(fx.Tracer):
         node = super().create_node(*args, **options)
         node.meta["place"] = _line_traced()
         return node
+
+    def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
+        before = torch.get_rng_state()
+        graph = super().trace(root, concrete_args)
+        if not torch.equal(torch.get_rng_state(), before):
+            torch.set_rng_state(before)
+            raise Unsupported(
+                "random numbers that are drawn in the step, new ones at each"
+            )  # now constants of the graph
+        return graph
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         return self.leaf(m)
@@ -137,6 +149,8 @@ class _Lowering:
         self.values: dict[fx.Node, Any] = {}
         self.depends: dict[fx.Node, int] = {}  # 0 on parameters, 1 on the input, 2 on the state
         self.merged: dict[fx.Node, tuple[fx.Node, int]] = {}
+        self.numbers: dict[fx.Node, fx.Node] = {}  # copies in the type of the loop
+        self.flat: dict[fx.Node, fx.Node] = {}  # rows (1, ·) as vectors
 
     def run(self) -> Recurrence:
         self.shapes = self.read_shapes()
@@ -148,7 +162,7 @@ class _Lowering:
         for node in self.traced.nodes:
             if self.depends[node] == 2 and node.op != "output" and node not in (self.state, self.result):
                 self.values[node] = self.lower(node)
-        state = self.lower_result()
+        self.graph, state = self.apart(self.lower_result())
         self.prologue.output(tuple(self.operands[kind] for kind in ("input", "weight", "vector")))
         self.prologue.eliminate_dead_code()
         self.prologue.lint()
@@ -212,6 +226,31 @@ class _Lowering:
             self.operands[kind].append(node)
         return self.places[kind, node]
 
+    def apart(self, state: tuple[Node, ...]) -> tuple[Graph, tuple[Node, ...]]:
+        """The graph in which leaves that share columns have operands of their own, so that their gradients add up."""
+        graph = Graph()
+        copies: dict[Node, Node] = {}
+        taken: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for node in self.graph.used(state):
+            attr = node.attr
+            if node.op in ("input", "vector"):
+                tensor, start = attr
+                same = [
+                    k for k, operand in enumerate(self.operands[node.op]) if operand is self.operands[node.op][tensor]
+                ]
+                for place in [*same, len(self.operands[node.op])]:
+                    spans = taken.setdefault((node.op, place), [])
+                    if not any(start < last and first < start + node.width for first, last in spans):
+                        break
+                else:
+                    raise AssertionError("a new operand has no columns taken")
+                if place == len(self.operands[node.op]):
+                    self.operands[node.op].append(self.operands[node.op][tensor])
+                spans.append((start, start + node.width))
+                attr = (place, start)
+            copies[node] = graph.copy(node, tuple(copies[arg] for arg in node.args), attr)
+        return graph, tuple(copies[node] for node in state)
+
     def rows_of(self, node: fx.Node) -> tuple[fx.Node, int]:
         """A slice of the first axis of a parameter as that parameter and where the slice starts."""
         if node.op == "call_function" and node.target is operator.getitem and isinstance(node.args[1], slice):
@@ -247,8 +286,20 @@ class _Lowering:
         return copy if whole else self.prologue.call_function(operator.getitem, (copy, slice(first, last)))
 
     def input(self, node: fx.Node) -> Node:
-        product, start = self.merged.get(node, (self.copies[node], 0))
-        return self.graph.leaf("input", (self.place("input", product), start), width=self.width(node))
+        width = self.width(node)
+        product, start = self.merged.get(node, (self.as_numbers(node), 0))
+        return self.graph.leaf("input", (self.place("input", product), start), width=width)
+
+    def as_numbers(self, node: fx.Node) -> fx.Node:
+        """The copy of a value, in the type that the loop computes with; a mask of booleans is 0 and 1."""
+        own, wanted = self.shapes[node.name].dtype, self.shapes[self.x.name].dtype
+        if own == wanted:
+            return self.copies[node]
+        if own.is_floating_point or own.is_complex:
+            self.unsupported(node, f"a value of {own} beside others of {wanted}")
+        if node not in self.numbers:
+            self.numbers[node] = self.prologue.call_method("type_as", (self.copies[node], self.copies[self.x]))
+        return self.numbers[node]
 
     def vector(self, node: fx.Node) -> Node:
         shape = [size for size in self.shapes[node.name].shape if size != 1]
@@ -256,17 +307,18 @@ class _Lowering:
             self.unsupported(node, f"a parameter of shape {tuple(self.shapes[node.name].shape)} outside a product")
         root, start = self.rows_of(node)
         if self.shapes[root.name].dim() > 1:
-            self.copies[node] = self.prologue.call_method("reshape", (self.copies[node], -1))
-            root, start = node, 0
+            if node not in self.flat:
+                self.flat[node] = self.parameters("reshape", node, -1)
+            root, start = self.flat[node], 0
         width = shape[0] if shape else 1
-        return self.graph.leaf("vector", (self.place("vector", self.copies[root]), start), width=width)
+        return self.graph.leaf("vector", (self.place("vector", self.as_numbers(root)), start), width=width)
 
     def weight(self, node: fx.Node) -> tuple[int, int, bool]:
         """A matrix (out, in) of parameters as the operand it lies in."""
         if self.depends[node] != 0 or self.shapes[node.name].dim() != 2:
             self.unsupported(node, "a product with something other than a matrix of parameters")
         root, start = self.rows_of(node)
-        return self.place("weight", self.copies[root]), start, False
+        return self.place("weight", self.as_numbers(root)), start, False
 
     def transposed(self, node: fx.Node) -> fx.Node:
         """The transpose of a matrix of parameters."""
