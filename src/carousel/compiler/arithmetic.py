@@ -195,6 +195,10 @@ class Vectors:
             rows = [self.b.shuffle_vector(a, b, mask) for a, b in pairs for mask in (low, high)]
         return rows
 
+    def pow(self, x: Any, exponent: float) -> Any:
+        """x to a power that is no whole number: NaN below 0."""
+        return self.exp(self.mul(self.constant(exponent), self.log(x)))
+
     def across(self, op: str, a: Any) -> Any:
         """The sum or the maximum of the lanes, by halves."""
         lanes = self.lanes

@@ -225,6 +225,9 @@ GRADIENTS: dict[str, Gradient] = {
     "exp": lambda d, node, g: (d.mul(g, d.value(node)),),
     "log": lambda d, node, g: (d.of("div", g, d.value(node.args[0])),),
     "sqrt": lambda d, node, g: (d.of("div", d.mul(g, d.graph.constant(0.5)), d.value(node)),),
+    "pow": lambda d, node, g: (
+        d.mul(g, d.mul(d.of("pow", *map(d.value, node.args), attr=node.attr - 1), d.graph.constant(node.attr))),
+    ),
     "sum": lambda d, node, g: (g,),
     "spread": _spread,
     "max": lambda d, node, g: (None,),  # only ever subtracted inside a softmax, which it does not change

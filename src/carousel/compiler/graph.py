@@ -50,6 +50,7 @@ POINTWISE = {
     "log": 24,
     "softplus": 40,
     "elu": 28,
+    "pow": 40,
 }
 LEAVES = {"input", "state", "vector", "constant", "per_width", "saved", "adjoint", "grad"}
 REDUCTIONS = {"sum", "max"}

@@ -8,8 +8,10 @@ gradient, whoever wrote the cell and however it is spelt.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -154,8 +156,8 @@ class _Lowering:
 
     def run(self) -> Recurrence:
         self.shapes = self.read_shapes()
+        self.check_pure()
         for node in self.traced.nodes:
-            self.depends[node] = self.dependence(node)
             if self.depends[node] < 2 and node.op != "output" and node is not self.result:
                 self.copies[node] = self.prologue.node_copy(node, lambda n: self.copies[n])
         self.merge_input_products()
@@ -187,8 +189,16 @@ class _Lowering:
 
     def read_shapes(self) -> dict[str, Any]:
         interpreter = _Shapes(self.cell, self.traced)
+        buffers = [(buffer, buffer.clone()) for buffer in self.cell.buffers()]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            interpreter.run(self.example(), self.cell.initial_state(ROWS))
+            try:
+                interpreter.run(self.example(), self.cell.initial_state(ROWS))
+            except RuntimeError as error:  # a mask made for one batch, or a mistake: running it as written will tell
+                raise Unsupported(f"a step that fails for {ROWS} sequences ({str(error).splitlines()[0]})") from error
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+                    raise Unsupported("a step that changes a buffer")
         return interpreter.found
 
     def example(self) -> Tensor:
@@ -207,10 +217,21 @@ class _Lowering:
     def unsupported(self, node: fx.Node, what: str) -> Any:
         raise Unsupported(f"{what}{node.meta.get('place', '')}")
 
+    def check_pure(self) -> None:
+        """The prologue runs once: nothing may be drawn there for all steps, and nothing changed in place."""
+        for node in self.traced.nodes:
+            name, options = _name(node), [*node.args[2:3], node.kwargs.get("training", True)]
+            drawn = name in RANDOM and not ("dropout" in name and False in options)
+            if drawn and not (name == "dropout" and self.dependence(node) > 0):
+                self.unsupported(node, f"the random numbers of {name!r}, new ones at each step,")
+            if (node.op == "call_method" and re.search("[^_]_$", name)) or node.kwargs.get("inplace"):
+                self.unsupported(node, f"{name!r} in place")
+            self.depends[node] = self.dependence(node)
+
     def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
         if any(node.target in (F.dropout, torch.dropout) for node in self.prologue.nodes):
-            return
+            prologue = type(fx.GraphModule(self.cell, _without_dropout(self.prologue))).forward
         x = self.example()
         with torch.no_grad():
             together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in (x[:2], x[2:])]
@@ -363,7 +384,9 @@ class _Lowering:
         rule = RULES[name]
         try:
             result = rule(self, node, *node.args, **node.kwargs)
-        except (TypeError, ValueError) as error:
+        except Unsupported:
+            raise
+        except Exception as error:  # a form that the rule was not written for
             raise Unsupported(f"{name!r} in this form ({error}){node.meta['place']}") from error
         if isinstance(result, Node) and result.width != self.width(node):
             if result.width > 1:
@@ -409,6 +432,15 @@ class _Lowering:
         return self.graph.product((self.weight(weight), operand), width=len(self.shapes[weight.name]))
 
 
+def _without_dropout(graph: fx.Graph) -> fx.Graph:
+    plain = fx.Graph()
+    plain.output(plain.graph_copy(graph, {}))
+    for node in [node for node in plain.nodes if node.target in (F.dropout, torch.dropout)]:
+        node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+        plain.erase_node(node)
+    return plain
+
+
 def _linear_arguments(node: fx.Node) -> tuple[Any, Any, Any]:
     def arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, Any, Any]:
         return input, weight, bias
@@ -451,12 +483,20 @@ def _line_traced() -> str:
 
 Rule = Callable[..., Any]
 
+RANDOM = {
+    *("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"),
+    *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "new_empty", "empty_like"),
+    *("bernoulli", "bernoulli_", "normal", "normal_", "uniform_", "exponential_", "poisson", "multinomial", "rrelu"),
+}
+
 
 def _pointwise(op: str) -> Rule:
     return lambda low, node, *args: low.apply(op, *args)
 
 
 def _add(low: _Lowering, node: fx.Node, a: Any, b: Any, *, alpha: float = 1) -> Node:
+    if low.shapes[node.name].dtype == torch.bool:
+        raise ValueError("of booleans")
     return low.apply("add", a, b if alpha == 1 else low.apply("mul", b, alpha))
 
 
@@ -477,10 +517,18 @@ def _matmul(low: _Lowering, node: fx.Node, a: Any, b: Any) -> Node:
 
 
 def _clamp(low: _Lowering, node: fx.Node, a: Any, min: Any = None, max: Any = None) -> Node:
-    result = low.value(a)
+    result = low.value(a)  # whose gradient passes at the bounds too
     if min is not None:
-        result = low.apply("maximum", result, min)
-    return result if max is None else low.apply("minimum", result, max)
+        result = low.apply("where", low.apply("gt", min, result), min, result)
+    return result if max is None else low.apply("where", low.apply("gt", result, max), max, result)
+
+
+def _hardtanh(
+    low: _Lowering, node: fx.Node, a: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Node:
+    result = low.value(a)  # whose gradient does not pass at the bounds
+    result = low.apply("where", low.apply("ge", min_val, result), min_val, result)
+    return low.apply("where", low.apply("ge", result, max_val), max_val, result)
 
 
 def _pow(low: _Lowering, node: fx.Node, a: Any, exponent: Any) -> Node:
@@ -489,12 +537,22 @@ def _pow(low: _Lowering, node: fx.Node, a: Any, exponent: Any) -> Node:
     base = low.value(a)
     if exponent == 0.5:
         return low.apply("sqrt", base)
-    if exponent == int(exponent) and 1 <= abs(exponent) <= 8:
-        result = base
-        for _ in range(int(abs(exponent)) - 1):
-            result = low.apply("mul", result, base)
-        return result if exponent > 0 else low.apply("div", 1.0, result)
-    return low.apply("exp", low.apply("mul", float(exponent), low.apply("log", base)))
+    if not math.isfinite(exponent):
+        raise ValueError(f"exponent {exponent}")
+    if exponent == int(exponent):
+        result = _whole_power(low, base, int(abs(exponent)))
+        return result if exponent >= 0 else low.apply("div", 1.0, result)
+    return low.apply("pow", base, attr=float(exponent))
+
+
+def _whole_power(low: _Lowering, base: Node, exponent: int) -> Node:
+    if exponent > 64:
+        raise ValueError(f"exponent {exponent}")
+    if exponent <= 1:
+        return base if exponent else low.graph.spread(low.graph.constant(1.0), base.width)
+    half = _whole_power(low, base, exponent // 2)
+    square = low.apply("mul", half, half)
+    return low.apply("mul", square, base) if exponent % 2 else square
 
 
 def _elu(low: _Lowering, node: fx.Node, a: Any, alpha: float = 1.0, inplace: bool = False) -> Node:
@@ -512,6 +570,8 @@ def _leaky_relu(low: _Lowering, node: fx.Node, a: Any, negative_slope: float = 0
 
 
 def _softplus(low: _Lowering, node: fx.Node, a: Any, beta: float = 1, threshold: float = 20) -> Node:
+    if threshold < 17:
+        raise ValueError("a threshold below which it is not yet linear in float32")
     return low.apply("div", low.apply("softplus", low.apply("mul", a, beta)), beta)
 
 
@@ -569,7 +629,9 @@ def _var(
 
 
 def _std(low: _Lowering, node: fx.Node, *args: Any, **options: Any) -> Node:
-    return low.apply("sqrt", _var(low, node, *args, **options))
+    variance = _var(low, node, *args, **options)
+    none = low.apply("eq", variance, 0.0)  # where the gradient is 0, though the root's is infinite
+    return low.apply("where", none, 0.0, low.apply("sqrt", low.apply("where", none, 1.0, variance)))
 
 
 def _layer_norm(
@@ -670,7 +732,9 @@ RULES: dict[str, Rule] = {
     "reciprocal": lambda low, node, a: low.apply("div", 1.0, a),
     "rsqrt": lambda low, node, a: low.apply("div", 1.0, low.apply("sqrt", a)),
     "rsub": lambda low, node, a, b: low.apply("sub", b, a),
+    "ne": lambda low, node, a, b: low.apply("sub", 1.0, low.apply("eq", a, b)),
     "logsigmoid": lambda low, node, a: low.apply("neg", low.apply("softplus", low.apply("neg", a))),
+    "log_sigmoid": lambda low, node, a: low.apply("neg", low.apply("softplus", low.apply("neg", a))),
     "add": _add,
     "sub": _sub,
     "addmm": _addmm,
@@ -681,7 +745,7 @@ RULES: dict[str, Rule] = {
     "clip": _clamp,
     "clamp_min": lambda low, node, a, min: _clamp(low, node, a, min),
     "clamp_max": lambda low, node, a, max: _clamp(low, node, a, None, max),
-    "hardtanh": lambda low, node, a, low_=-1.0, high=1.0, inplace=False: _clamp(low, node, a, low_, high),
+    "hardtanh": _hardtanh,
     "pow": _pow,
     "relu": _relu,
     "elu": _elu,
