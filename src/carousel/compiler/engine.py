@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType
 
 from carousel.cells import Cell
 from carousel.compiler import eager, threads
@@ -78,7 +79,7 @@ def check_engine(engine: str) -> None:
 
 
 def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
-    """The program to run the cell on these inputs with; None to run it eagerly.
+    """The program to run the cell on these inputs with, under `torch.compile` its names; None to run it eagerly.
 
     Raises:
         ConfigError: the engine is unknown, or it is "compiled" and the cell or the inputs cannot be.
@@ -86,6 +87,12 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
     check_engine(engine)
     if engine == "eager":
         return None
+    if torch.compiler.is_compiling():
+        from carousel.compiler.operator import names
+
+        found = names(cell, inputs)
+        if found is not None or engine == "auto":
+            return found
     reason = _against(cell, inputs)
     if reason is None:
         program = known(cell).program
@@ -118,18 +125,36 @@ def _against(cell: Cell, inputs: Tensor) -> str | None:
         return f"inputs of type {type(inputs).__name__}"
     if torch.is_autocast_enabled("cpu"):
         return "autocast"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if transformations() not in ([], [TransformType.Grad]):
         return "a transformation of torch.func"
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace"
     if torch.autograd.forward_ad._current_level >= 0:
         return "forward-mode differentiation"
     return None
 
 
+def transformations() -> list[TransformType]:
+    """The transformations of torch.func that are at work, the outermost first."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return []
+    return [interpreter.key() for interpreter in torch._C._functorch.get_interpreter_stack() or []]
+
+
 def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any) -> tuple[Tensor, Any]:
     """The compiled loop over packed inputs (Σ sizes, I)."""
-    from carousel.compiler.function import unroll
+    if isinstance(program, str):
+        from carousel.compiler import operator as operators
 
+        return operators.unroll(program, cell, inputs, sizes, state)
     rows = extent(tuple(sizes))
     operands = program.recurrence.operands(cell, inputs)
-    outputs, ends = unroll(program, operands, state, rows, threads.count(rows.batch))
+    if transformations():
+        from carousel.compiler import functional
+
+        outputs, ends = functional.unroll(program, operands, state, rows)
+    else:
+        from carousel.compiler import function
+
+        outputs, ends = function.unroll(program, operands, state, rows, threads.count(rows.batch))
     return outputs, cell.State(*ends)

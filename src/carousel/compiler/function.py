@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from carousel.compiler import reference
+from carousel.compiler import functional
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
 from carousel.compiler.trace import Operands
@@ -59,14 +59,16 @@ class _Unroll(torch.autograd.Function):
         given = sum(counts) + len(grad_ends)
         tensors, saved = ctx.saved_tensors[:given], ctx.saved_tensors[given:]
         wanted = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled():  # the gradient will be differentiated
-            gradients = _differentiable(ctx, tensors, wanted, [grad, *grad_ends])
+        grads = [grad, *grad_ends]
+        if torch.is_grad_enabled() or functional.batched(grads):  # the gradient will be differentiated, or is many
+            groups = (*counts, len(grad_ends))
+            gradients = functional.gradients(program, ctx.extent, groups, tensors, grads, wanted)
         else:
             operands, state = _split(tensors, counts)
             fields, kept = saved[: len(state)], saved[len(state) :]
             first = {"weight": counts[0], "vector": counts[0] + counts[1]}
             found = program.run_backward(
-                operands, state, fields, kept, [grad, *grad_ends], ctx.extent, ctx.threads,
+                operands, state, fields, kept, grads, ctx.extent, ctx.threads,
                 lambda kind, k: wanted[first[kind] + k],
             )  # fmt: skip
             gradients = [gradient for kind in found for gradient in kind]
@@ -83,14 +85,3 @@ def _split(tensors: Sequence[Tensor], counts: tuple[int, int, int]) -> tuple[Ope
         ),
         list(tensors[inputs + weights + vectors :]),
     )
-
-
-def _differentiable(ctx: Any, tensors: Sequence[Tensor], wanted: Sequence[bool], grads: list[Any]) -> list[Any]:
-    """The gradients by PyTorch's own operations, which can be differentiated again."""
-    operands, state = _split(tensors, ctx.counts)
-    outputs, ends = reference.run(ctx.program.recurrence, operands, state, ctx.extent.sizes)
-    pairs = [(result, g) for result, g in zip([outputs, *ends], grads, strict=True) if g is not None]
-    results, given = zip(*pairs, strict=True)
-    of = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want]
-    found = iter(torch.autograd.grad(results, of, given, create_graph=True, allow_unused=True))
-    return [next(found) if want else None for want in wanted]

@@ -1,4 +1,4 @@
-"""The compiled time loop where PyTorch itself looks through the call: `torch.compile` and `torch.func`.
+"""The compiled time loop under `torch.compile`: an operator of `torch.library`.
 
 `torch.compile` follows the prologue, which is ordinary PyTorch, and puts the loop into its graph as one node, the
 operator
@@ -6,8 +6,7 @@ operator
     carousel::unroll(inputs, weights, vectors, state, steps, sizes, key, training) -> Tensor[]
 
 whose derivative is a second operator. Neither is ever looked into: they say the shapes of what they return, and the
-rest happens when the graph runs. `torch.func.grad` differentiates the loop by a function that it can see through
-twice: gradients of gradients are taken by PyTorch's own operations.
+rest happens when the graph runs.
 """
 
 from __future__ import annotations
@@ -15,20 +14,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import linecache
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from carousel import __version__
 from carousel.cells import Cell
-from carousel.compiler import reference, threads
-from carousel.compiler.cpu import Extent, Program
-from carousel.compiler.engine import known, transformed
-from carousel.compiler.function import contiguous, rows
-from carousel.compiler.trace import Operands, Recurrence, Unsupported
+from carousel.compiler.cpu import Program
+from carousel.compiler.engine import known, transformations
+from carousel.compiler.extent import Extent, extent
+from carousel.compiler.functional import cut, run, run_backward
+from carousel.compiler.trace import Operands, Unsupported
 
 # What graphs name by key: a loop for the operator, a prologue for whoever makes the graph.
 
@@ -42,9 +39,10 @@ class _Prologues:
 _PROLOGUES = _Prologues()
 
 
-def register(recurrence: Recurrence, program: Program) -> str:
-    """The name of a loop, the same in every process; it stays known for the life of this one."""
-    key = _digest(__version__, repr(recurrence.graph.nodes), repr(recurrence.state))
+def register(program: Program) -> str:
+    """The key of a loop, the same in every process; it stays known for the life of this one."""
+    step = program.recurrence
+    key = _digest(repr(step.graph.nodes), repr(step.state), repr(program.derivative.kept))
     _PROGRAMS.setdefault(key, program)
     return key
 
@@ -59,37 +57,29 @@ def _program(key: str) -> Program:
     return _PROGRAMS[key]
 
 
-@lru_cache(maxsize=64)
-def _extent(sizes: tuple[int, ...]) -> Extent:
-    return Extent(sizes)
+def _extent(steps: int, sizes: Sequence[int], state: Sequence[Tensor]) -> Extent:
+    return extent(tuple(sizes) or (len(state[0]),) * steps)
 
 
 # Under torch.compile. What follows is read by TorchDynamo, which knows some of Python.
 
 
-def unroll_compiling(
-    cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any, engine: str
-) -> tuple[Tensor, Any] | None:
-    """The loop over packed inputs as an operator in the graph; None where it has to run eagerly."""
-    if inputs.dtype != torch.float32 or inputs.device.type != "cpu":
-        return None
-    for weight in cell.parameters():
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+def names(cell: Cell, inputs: Tensor) -> str | None:
+    """What `unroll` needs to know of the cell; None if it has to run eagerly."""
+    for tensor in (inputs, *cell.parameters()):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             return None
-    names = _names(cell, *_settings(cell))
-    if not names:
-        return None
-    name, key = names.split()
-    groups = getattr(_PROLOGUES, name)(cell, inputs)
-    tensors = [*groups[0], *groups[1], *groups[2], *state]
-    training = torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors])
-    batch = state[0].shape[0]
-    ragged = [] if sizes[-1] == batch else sizes
-    found = torch.ops.carousel.unroll(
-        list(groups[0]), list(groups[1]), list(groups[2]), list(state), len(sizes), ragged, key, training
-    )
-    fields = len(state)
-    ends = found[fields : 2 * fields] if training else found[1:]
+    return _names(cell, *_settings(cell)) or None
+
+
+def unroll(names: str, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any) -> tuple[Tensor, Any]:
+    """The loop over packed inputs (Σ sizes, I) as a node of the graph."""
+    prologue, key = names.split()
+    groups = [*getattr(_PROLOGUES, prologue)(cell, inputs), state]
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for group in groups for tensor in group)
+    steps = len(sizes) or inputs.shape[0] // state[0].shape[0]
+    found = torch.ops.carousel.unroll(*map(list, groups), steps, list(sizes), key, training)
+    ends = found[len(state) : 2 * len(state)] if training else found[1:]
     return found[0], cell.State(*ends)
 
 
@@ -107,15 +97,16 @@ def _settings(cell: Cell) -> list[Any]:
 
 def _names(cell: Cell, *settings: Any) -> str:
     """The names of the cell's prologue and loop, nothing if it is to run eagerly. Run while the graph is made."""
-    if transformed() or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
+    if transformations() or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
         return ""
     found = _traced(cell)
     if isinstance(found, Unsupported):
         return ""
     prologue = found.recurrence.prologue
-    name = _digest(*linecache.getlines(prologue.__code__.co_filename))
-    setattr(_PROLOGUES, f"prologue_{name}", prologue)
-    return f"prologue_{name} {register(found.recurrence, found)}"
+    key = register(found)
+    name = f"prologue_{_digest(key, *linecache.getlines(prologue.__code__.co_filename))}"
+    setattr(_PROLOGUES, name, prologue)
+    return f"{name} {key}"
 
 
 _names._dynamo_marked_constant = True  # type: ignore[attr-defined]  # what assume_constant_result does, without its import
@@ -155,8 +146,8 @@ def unroll_operator(
         key: of the loop, see `register`.
         training: whether the gradient will be asked for.
     """
-    program, extent = _program(key), _extent(tuple(sizes) or (len(state[0]),) * steps)
-    return _run(program, Operands(list(inputs), list(weights), list(vectors)), state, extent, training)
+    program, extent = _program(key), _extent(steps, sizes, state)
+    return run(program, Operands(list(inputs), list(weights), list(vectors)), state, extent, training)
 
 
 @unroll_operator.register_fake
@@ -175,7 +166,7 @@ def _(
     ends = [torch.empty_like(field, memory_format=torch.contiguous_format) for field in state]
     if not training:
         return [like.new_empty(N, like.shape[1]), *ends]
-    kept = [like.new_empty(N, node.width) for node in program.backward_step.kept]
+    kept = [like.new_empty(N, node.width) for node in program.derivative.kept]
     return [*(like.new_empty(N, field.shape[1]) for field in state), *ends, *kept]
 
 
@@ -199,9 +190,9 @@ def backward_operator(
         grads: of the outputs, and of each field of the final state.
         others: as of `unroll_operator`.
     """
-    program, extent = _program(key), _extent(tuple(sizes) or (len(state[0]),) * steps)
+    program, extent = _program(key), _extent(steps, sizes, state)
     operands = Operands(list(inputs), list(weights), list(vectors))
-    return _run_backward(program, operands, state, saved, grads, extent, wanted)
+    return run_backward(program, operands, state, saved, grads, extent, wanted)
 
 
 @backward_operator.register_fake
@@ -231,128 +222,15 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     assert ctx.training, "a loop that kept nothing for its gradient"
-    *groups, saved = _cut(ctx.saved_tensors, ctx.counts)
+    *groups, saved = cut(ctx.saved_tensors, ctx.counts)
     wanted = [want for group in ctx.needs_input_grad[:4] for want in group]
     fields = len(groups[3])
     asked = [grads[0], *grads[fields : 2 * fields]]
     found = iter(backward_operator(*groups, saved, asked, *ctx.loop, wanted))
     gradients = [next(found) if want else None for want in wanted]
-    return *list(_cut(gradients, ctx.counts))[:4], None, None, None, None
+    *groups, _ = cut(gradients, ctx.counts)
+    no_sizes: list[Any] | None = None if ctx.loop[1] else []  # a list without numbers could be one of tensors
+    return *groups, None, no_sizes, None, None
 
 
 unroll_operator.register_autograd(_backward, setup_context=_setup)
-
-
-def _cut(items: Sequence[Any], counts: Sequence[int]) -> Iterator[list[Any]]:
-    """Runs of so many items each, and what is left."""
-    first = 0
-    for count in counts:
-        yield list(items[first : first + count])
-        first += count
-    yield list(items[first:])
-
-
-# What they do.
-
-
-def _run(
-    program: Program, operands: Operands, state: Sequence[Tensor], extent: Extent, training: bool
-) -> list[Tensor]:
-    operands = Operands(list(map(rows, operands.inputs)), operands.weights, contiguous(operands.vectors))
-    state, parts = contiguous(state), threads.count(extent.batch)
-    if not training:
-        return program.run_inference(operands, state, extent, parts)
-    fields, kept = program.run_training(operands, state, extent, parts)
-    return [*fields, *map(extent.ends, fields), *kept]
-
-
-def _run_backward(
-    program: Program,
-    operands: Operands,
-    state: Sequence[Tensor],
-    saved: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    extent: Extent,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    operands = Operands(list(map(rows, operands.inputs)), operands.weights, contiguous(operands.vectors))
-    state, saved = contiguous(state), contiguous(saved)
-    weights, vectors = len(operands.inputs), len(operands.inputs) + len(operands.weights)
-    first = {"weight": weights, "vector": vectors}
-    found = program.run_backward(
-        operands, state, saved[: len(state)], saved[len(state) :], grads[0], grads[1:], extent,
-        threads.count(extent.batch), lambda kind, k: wanted[first[kind] + k],
-    )  # fmt: skip
-    flat = [gradient for group in found for gradient in group]
-    return [gradient for gradient, want in zip(flat, wanted, strict=True) if want and gradient is not None]
-
-
-# Under torch.func.
-
-
-def unroll_functional(
-    program: Program, operands: Operands, state: Sequence[Tensor], extent: Extent
-) -> tuple[Tensor, list[Tensor]]:
-    """The loop as a function that one transformation `torch.func.grad` may look through."""
-    counts = [*map(len, operands), len(state)]
-    tensors = [tensor for group in (*operands, state) for tensor in group]
-    found = _Functional.apply(program, extent, counts, *tensors)  # type: ignore[no-untyped-call]
-    return found[0], list(found[len(state) : 2 * len(state)])
-
-
-class _Functional(torch.autograd.Function):
-    @staticmethod
-    def forward(program: Program, extent: Extent, counts: list[int], *tensors: Tensor) -> tuple[Tensor, ...]:
-        *groups, _ = _cut(tensors, counts)
-        return tuple(_run(program, Operands(*groups[:3]), groups[3], extent, training=True))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        program, extent, counts, *tensors = inputs
-        fields = counts[3]
-        ctx.program, ctx.extent, ctx.counts = program, extent, counts
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*output[1:fields], *output[2 * fields :])
-        ctx.save_for_backward(*tensors, *output[:fields], *output[2 * fields :])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        wanted, given = ctx.needs_input_grad[3:], sum(ctx.counts)
-        fields = ctx.counts[3]
-        asked = [grads[0], *grads[fields : 2 * fields]]
-        if transformed(allowed=1):  # several gradients at once
-            tensors = ctx.saved_tensors[:given]
-            return None, None, None, *reference_gradients(ctx.program, ctx.extent, ctx.counts, tensors, asked, wanted)
-        found = iter(
-            _FunctionalBackward.apply(  # type: ignore[no-untyped-call]
-                ctx.program, ctx.extent, (*ctx.counts, len(ctx.saved_tensors) - given), wanted, *ctx.saved_tensors, *asked
-            )
-        )
-        return None, None, None, *(next(found) if want else None for want in wanted)
-
-
-class _FunctionalBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        program: Program, extent: Extent, counts: list[int], wanted: Sequence[bool], *tensors: Any
-    ) -> tuple[Tensor, ...]:
-        *groups, state, saved, grads = _cut(tensors, counts)
-        return tuple(_run_backward(program, Operands(*groups), state, saved, grads, extent, wanted))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.program, ctx.extent, ctx.counts, ctx.wanted, *tensors = inputs
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        *counts, saved = ctx.counts
-        given = sum(counts)
-        tensors, asked = ctx.saved_tensors[:given], ctx.saved_tensors[given + saved :]
-        with torch.enable_grad():
-            first = reference_gradients(ctx.program, ctx.extent, counts, tensors, asked, ctx.wanted)
-        made = [gradient for gradient, want in zip(first, ctx.wanted, strict=True) if want]
-        needs = ctx.needs_input_grad[4:]
-        of = [tensor for tensor, need in zip(ctx.saved_tensors, needs, strict=True) if need and tensor is not None]
-        ...
-        return ()

@@ -66,8 +66,8 @@ def reversal(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]
     >>> turn_around(torch.tensor([10, 20, 11, 21, 12]))
     tensor([12, 21, 11, 20, 10])
     """
-    T, B = len(layout.sizes), layout.sizes[0]
-    if layout.sizes[-1] == B:
+    T, B = len(layout.sizes) or layout.shape[0], layout.shape[1]
+    if not layout.sizes or layout.sizes[-1] == B:
         return lambda packed: packed.reshape(T, B, *packed.shape[1:]).flip(0).flatten(0, 1)
     sizes = torch.tensor(layout.sizes)
     alive = torch.arange(B) < sizes[:, None]  # (T, B)

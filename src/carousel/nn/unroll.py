@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -61,11 +61,14 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     """`unroll` of packed inputs (Σ sizes, I), of which step t reads the next `sizes[t]` rows.
 
     Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed
-    in the same way; the state is that of every sequence after its own last step.
+    in the same way; the state is that of every sequence after its own last step. No sizes mean that none ends early.
     """
     program = compiled(cell, inputs, engine)
     if program is not None:
         return run_compiled(program, cell, inputs, sizes, state)
+    if not sizes:
+        batch = len(state[0])
+        sizes = [batch] * (len(inputs) // batch)
     outputs: list[Tensor] = []
     ended: list[Any] = []
     for size, step in zip(sizes, steps(cell, inputs, sizes), strict=True):
@@ -107,7 +110,7 @@ class Layout:
         """The layout of inputs (T, B, I) of the given lengths (B,), None for all T."""
         T, B = inputs.shape[:2]
         if lengths is None:
-            return cls((T, B), [B] * T)
+            return cls((T, B), [] if torch.compiler.is_compiling() else [B] * T)
         if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             got = f"{tuple(lengths.shape)} of {lengths.dtype}"
             raise ConfigError(f"lengths: wrong shape or type (got {got}); integers of shape ({B},); one per sequence")
@@ -126,14 +129,23 @@ class Layout:
     def pack(self, padded: Tensor) -> Tensor:
         """(T, B, ...) -> (Σ sizes, ...)."""
         flat = padded.flatten(0, 1)
-        return flat if self.rows is None else flat.index_select(0, self.rows)
+        return flat if self.rows is None else _pick(flat, self.rows, *self._back)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
         if self.rows is not None:
-            T, B = self.shape
-            packed = packed.new_zeros(T * B, *packed.shape[1:]).index_copy(0, self.rows, packed)
+            back, padding = self._back
+            packed = _pick(packed, back, self.rows, None, padding)
         return packed.view(*self.shape, *packed.shape[1:])
+
+    @cached_property
+    def _back(self) -> tuple[Tensor, Tensor]:
+        """(T·B,) which packed row belongs there, any in the padding; and where the padding is."""
+        assert self.rows is not None
+        T, B = self.shape
+        back = torch.full((T * B,), -1, device=self.rows.device)
+        back[self.rows] = torch.arange(len(self.rows), device=self.rows.device)
+        return back.clamp(min=0), (back < 0).nonzero().flatten()
 
     def sort(self, state: Any) -> Any:
         """The state with its sequences in the order of packing."""
@@ -142,6 +154,32 @@ class Layout:
     def restore(self, state: Any) -> Any:
         """The state with its sequences in their own order: the inverse of `sort`."""
         return state if self.order is None else _rows(state, self.order.argsort())
+
+
+class _Pick(torch.autograd.Function):
+    """Rows of a matrix, of which each is taken at most once: so their gradient is picked back, not added up."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, rows: Tensor, back: Tensor, lost: Tensor | None, blank: Tensor | None) -> Tensor:
+        picked = x.index_select(0, rows)
+        return picked if blank is None else picked.index_fill_(0, blank, 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, back, lost, blank = ctx.saved_tensors
+        return _pick(grad, back, rows, blank, lost), None, None, None, None
+
+
+def _pick(x: Tensor, rows: Tensor, back: Tensor, lost: Tensor | None, blank: Tensor | None = None) -> Tensor:
+    """x[rows], but zero in the rows `blank`; `back` are the rows of that which give x again, but for those `lost`."""
+    picked: Tensor = _Pick.apply(x, rows, back, lost, blank)  # type: ignore[no-untyped-call]
+    return picked
 
 
 def _rows(state: Any, rows: Tensor) -> Any:
