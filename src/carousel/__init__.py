@@ -5,6 +5,7 @@
     carousel.evaluate("captions.jsonl", "photos")   how good it is
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
+    carousel.explain(model)                         what the compiler made of a recurrence
 
 Names are loaded when first used, so that importing the package is instant.
 """
@@ -26,6 +27,7 @@ _PUBLIC = {
     "caption_photos": "carousel.captioning",
     "Cell": "carousel.cells",
     "Elman": "carousel.cells",
+    "explain": "carousel.compiler.explain",
     "ProjectedLSTM": "carousel.cells",
     "ResetAfterGRU": "carousel.cells",
     "GRU": "carousel.nn",
@@ -38,6 +40,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
     from carousel.cells import Cell, Elman, ProjectedLSTM, ResetAfterGRU
+    from carousel.compiler.explain import explain
     from carousel.nn import GRU, LSTM, RNN, Recurrent, unroll
     from carousel.tasks.captioning import caption, evaluate, train
 
@@ -57,6 +60,7 @@ __all__ = [
     "caption",
     "caption_photos",
     "evaluate",
+    "explain",
     "train",
     "unroll",
 ]

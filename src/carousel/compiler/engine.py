@@ -93,7 +93,7 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
         found = names(cell, inputs)
         if found is not None or engine == "auto":
             return found
-    reason = _against(cell, inputs)
+    reason = against(cell, inputs)
     if reason is None:
         program = known(cell).program
         if not isinstance(program, Unsupported):
@@ -113,7 +113,7 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
 _WARNED: set[type] = set()
 
 
-def _against(cell: Cell, inputs: Tensor) -> str | None:
+def against(cell: Cell, inputs: Tensor) -> str | None:
     """Why these inputs are not for the compiled loops, if so."""
     weight = next(cell.parameters(), inputs)  # a cell may have none
     for name, tensor in (("inputs", inputs), ("weights", weight)):
