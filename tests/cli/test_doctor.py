@@ -74,6 +74,21 @@ def test_cache_folder(environment: dict[str, str], expected: str, monkeypatch: p
     assert doctor.examine()["cache"]["folder"] == expected
 
 
+def test_the_compiler_says_what_it_compiles_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAROUSEL_CACHE_DIR", str(tmp_path / "none"))
+    assert facts(capsys)["compiler"]["kept"] == "0 compiled loops (0.0 MB)"
+    monkeypatch.setenv("CAROUSEL_CACHE_DIR", str(tmp_path))
+    for name in ("a.o", "b.o", "c.tmp"):
+        (tmp_path / name).write_bytes(bytes(100_000))
+    found = facts(capsys)["compiler"]
+    assert found["cache"] == str(tmp_path)
+    assert found["kept"] == "2 compiled loops (0.2 MB)"
+    assert str(found["vectors"]).endswith(" numbers at a time")
+    assert found["threads"] >= 1
+
+
 def test_a_missing_package_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)

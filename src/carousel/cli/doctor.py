@@ -27,13 +27,13 @@ FEATURES = {
     "sve": "sve",
     "bf16": "bf16",
 }
-PACKAGES = ("torch", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "jinja2")
+PACKAGES = ("torch", "llvmlite", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "jinja2")
 
 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Say what is installed here: versions, processor, threads, device, weights and cache."""
+    """Say what is installed here: versions, processor, threads, device, compiler, weights and caches."""
     facts = examine()
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else render(facts))
     if facts["torch"].get("error"):
@@ -44,12 +44,13 @@ def examine() -> Facts:
     """Everything ``carousel doctor`` says, by section. Nothing here fails: what is missing is said to be missing.
 
     >>> sorted(examine())
-    ['cache', 'processor', 'torch', 'versions', 'weights']
+    ['cache', 'compiler', 'processor', 'torch', 'versions', 'weights']
     """
     return {
         "versions": _versions(),
         "processor": _processor(),
         "torch": _torch(),
+        "compiler": _compiler(),
         "weights": _weights(),
         "cache": _cache(),
     }
@@ -139,6 +140,24 @@ def _torch() -> dict[str, Fact]:
         "kernels": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": device,
+    }
+
+
+def _compiler() -> dict[str, Fact]:
+    try:
+        from carousel.compiler import objects, threads
+
+        processor, threads_used = objects.processor(), threads.available()
+    except Exception as error:  # needs torch and llvmlite, either of which may be what is broken
+        return {"error": f"not known: {type(error).__name__}: {error}"}
+    folder = objects.directory()
+    kept = [file.stat().st_size for file in folder.glob("*.o")] if folder.is_dir() else []
+    return {
+        "processor": processor.name,
+        "vectors": f"{processor.vectors}, {processor.target.lanes} numbers at a time",
+        "threads": threads_used,
+        "cache": str(folder),
+        "kept": f"{len(kept)} compiled loops ({sum(kept) / 1e6:.1f} MB)",
     }
 
 
