@@ -2,5 +2,6 @@
 
 from carousel.compiler.engine import Engine, check_engine, compiled, known
 from carousel.compiler.engine import run as run_compiled
+from carousel.compiler.engine import stream as compiled_stream
 
-__all__ = ["Engine", "check_engine", "compiled", "known", "run_compiled"]
+__all__ = ["Engine", "check_engine", "compiled", "compiled_stream", "known", "run_compiled"]

@@ -35,28 +35,28 @@ class Loop:
         self.sums = [entry[1] for entry in emitted.entries if _kind(entry) in ("column_sum", "column_total")]
         self._words = [_resolver(entry) for entry in emitted.entries]
         library = objects.library(emitted.ir)
-        self._call = library.function(emitted.name, ctypes.c_void_p, WORD, ctypes.c_void_p, WORD, WORD, WORD)
+        self._call = library.function(emitted.name, ctypes.c_void_p)
 
     def __call__(self, memory: Memory, weights: Sequence[Tensor], extent: Extent, parts: int) -> None:
         """Run it on what is in memory, the batch shared by so many threads."""
         lanes = objects.processor().target.lanes
-        here: dict[Any, Any] = {("rows",): extent.rows}
+        here: dict[Any, Any] = {("rows",): extent.rows, ("steps",): extent.steps, ("batch",): extent.batch}
+        here["sizes",] = ctypes.addressof(extent.words)
         here |= {entry: packed(weights, entry, lanes) for entry in self.panels}
         for entry in self.scratch:
             buffer = entry[1]
             here[entry] = torch.empty(extent.batch, lanes if entry[0] == "lanes" else buffer.width)
-        shares = extent.shares(parts)
+        here["shares",] = shares = extent.shares(parts)
         for buffer in self.sums:
             memory[buffer.kind, buffer.key] = torch.zeros(parts, buffer.width)
-        tasks = [partial(self._run, memory, here, extent, part, *share) for part, share in enumerate(shares)]
+        tasks = [partial(self._run, memory, here, part) for part in range(len(shares))]
         if len(tasks) == 1:
             tasks[0]()
         else:
             threads.together(tasks)
 
-    def _run(self, memory: Memory, here: dict[Any, Any], extent: Extent, part: int, first: int, last: int) -> None:
-        table = (WORD * len(self._words))(*[word(memory, here, part) for word in self._words])
-        self._call(table, extent.steps, extent.words, extent.batch, first, last)
+    def _run(self, memory: Memory, here: dict[Any, Any], part: int) -> None:
+        self._call((WORD * len(self._words))(*[word(memory, here, part) for word in self._words]))
 
 
 def _kind(entry: kernel.Entry) -> str:
@@ -72,8 +72,11 @@ def _resolver(entry: kernel.Entry) -> Callable[[Memory, dict[Any, Any], int], in
     if entry[0] == "width":
         width = int(entry[1])
         return lambda memory, here, part: width
-    if entry[0] == "rows":
+    if entry[0] in ("rows", "steps", "batch", "sizes"):
         return lambda memory, here, part: here[entry]
+    if entry[0] in ("first", "last"):
+        end = ("first", "last").index(entry[0])
+        return lambda memory, here, part: here["shares",][part][end]
     if entry[0] == "panel" or _is_scratch(entry):
         return lambda memory, here, part: here[entry].data_ptr()
     if entry[0] == "stride":

@@ -158,3 +158,10 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
 
         outputs, ends = function.unroll(program, operands, state, rows, threads.count(rows.batch))
     return outputs, cell.State(*ends)
+
+
+def stream(cell: Cell, batch: int) -> Any:
+    """The cell as a `CompiledStream`."""
+    from carousel.compiler.stream import CompiledStream  # loads LLVM
+
+    return CompiledStream(cell, batch)

@@ -174,6 +174,11 @@ def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
         for number, other in zip(numbers, reversed(args), strict=True):
             if number == neutral:
                 return other
+    if op == "add" and args[1].op == "product":  # products that are added are one product
+        before = args[0].args if args[0].op == "add" else (None, args[0])
+        if before[1].op == "product" and before[1].width == args[1].width:
+            both = graph.total([before[1], args[1]])
+            return both if before[0] is None else graph.apply("add", before[0], both)
     if op == "sub" and numbers[1] == 0.0:
         return args[0]
     if op == "neg" and args[0].op == "neg":

@@ -1,6 +1,6 @@
 """From a plan to LLVM IR: one function that runs the whole time loop for some of the sequences.
 
-    void loop(int64 *table, int64 T, int64 *sizes, int64 batch, int64 first, int64 last)
+    void loop(int64 *table)
 
         for t in time:                                          backwards for a derivative
             for each pass:
@@ -75,12 +75,14 @@ class _Writer(Loops):
         self.kernel = Kernel(name, "")
         self.words: dict[Entry, Any] = {}
         self.products: dict[tuple[int, int], ir.Function] = {}
-        signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG])
+        signature = ir.FunctionType(ir.VoidType(), [POINTER])
         super().__init__(ir.Function(self.module, signature, name), target)
-        self.table, self.steps, self.sizes, self.batch, self.first, self.last = self.function.args
+        (self.table,) = self.function.args
+        self.entry = self.b.block
+        self.steps, self.sizes, self.batch = self.word("steps"), self.word("sizes"), self.word("batch")
+        self.first, self.last = self.word("first"), self.word("last")
 
     def write(self) -> Kernel:
-        self.entry = self.b.block
         body = self.function.append_basic_block("body")
         self.b.position_at_end(body)
         self.time_loop()
@@ -99,7 +101,7 @@ class _Writer(Loops):
             at_entry = ir.IRBuilder(self.entry)
             address = at_entry.gep(self.table, [LONG(place)], source_etype=LONG)
             value = at_entry.load(address, typ=LONG)
-            if entry[0] in ("address", "initial", "panel", "lanes"):
+            if entry[0] in ("address", "initial", "panel", "lanes", "sizes"):
                 value = at_entry.inttoptr(value, POINTER)
             self.words[entry] = value
         return self.words[entry]

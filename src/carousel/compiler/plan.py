@@ -184,8 +184,11 @@ class _Planner:
                 turn = times[operand] = times.get(operand, -1) + 1
                 groups.setdefault((operand, turn), []).append((accumulator, weight))
         calls: list[Call] = []
+        begun: set[int] = set()  # accumulators: those of one call begin with it, or go on with it, together
         for (operand, _), members in groups.items():
-            for run in _runs(members):
+            parts = [[m for m in members if (m[0] in begun) == before] for before in (False, True)]
+            begun |= {accumulator for accumulator, _ in members}
+            for run in [run for part in parts for run in _runs(part)]:
                 weights = tuple(weight for _, weight in run)
                 call = Call(self.where(operand), operand not in self.reads, weights, run[0][0], operand.width)
                 if calls and calls[-1].continues(call):

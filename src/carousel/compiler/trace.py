@@ -57,8 +57,12 @@ class Recurrence:
         return Operands(*self.prologue(cell, x))
 
 
-def trace(cell: Cell) -> Recurrence:
+def trace(cell: Cell, *, hoist: bool = True) -> Recurrence:
     """The recurrence that `cell.step` computes.
+
+    Args:
+        hoist: take the products of the input out of the loop; without, they are products like those of the state,
+            which is the better way if there is only one step to take.
 
     Raises:
         Unsupported: it holds something the compiler does not know.
@@ -73,7 +77,7 @@ def trace(cell: Cell) -> Recurrence:
         raise Unsupported(
             f"a step that torch.fx cannot trace ({reason[0] if reason else type(error).__name__})"
         ) from error
-    return _Lowering(cell, traced).run()
+    return _Lowering(cell, traced, hoist).run()
 
 
 class StepTracer(fx.Tracer):
@@ -140,8 +144,8 @@ class Cat(NamedTuple):
 class _Lowering:
     """From the nodes of torch.fx to those of the graph."""
 
-    def __init__(self, cell: Cell, traced: fx.Graph) -> None:
-        self.cell, self.traced = cell, traced
+    def __init__(self, cell: Cell, traced: fx.Graph, hoist: bool) -> None:
+        self.cell, self.traced, self.hoist = cell, traced, hoist
         self.graph = Graph()
         self.x, self.state = traced.find_nodes(op="placeholder")
         self.prologue = fx.Graph()
@@ -160,7 +164,8 @@ class _Lowering:
         for node in self.traced.nodes:
             if self.depends[node] < 2 and node.op != "output" and node is not self.result:
                 self.copies[node] = self.prologue.node_copy(node, lambda n: self.copies[n])
-        self.merge_input_products()
+        if self.hoist:
+            self.merge_input_products()
         for node in self.traced.nodes:
             if self.depends[node] == 2 and node.op != "output" and node not in (self.state, self.result):
                 self.values[node] = self.lower(node)
@@ -308,6 +313,9 @@ class _Lowering:
 
     def input(self, node: fx.Node) -> Node:
         width = self.width(node)
+        if not self.hoist and node.target is F.linear:
+            x, weight, bias = _linear_arguments(node)
+            return self.linear(self.input(x), weight, bias)
         product, start = self.merged.get(node, (self.as_numbers(node), 0))
         return self.graph.leaf("input", (self.place("input", product), start), width=width)
 

@@ -14,6 +14,7 @@ from carousel.cells import Cell, cell_class, from_torch, to_torch
 from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
 from carousel.nn.directions import Directions, run_layers
+from carousel.nn.stream import Stream
 from carousel.nn.unroll import Layout, check_inputs, starting_state, steps
 
 
@@ -130,6 +131,18 @@ class Recurrent(nn.Module):
             states.append(step(before))
             x = states[-1][0]
         return x, tuple(states)
+
+    def stream(self, batch: int = 1, state: Any = None) -> Stream:
+        """The network as something to feed one element at a time: the fast way, without gradients, see `Stream`.
+
+        Raises:
+            ConfigError: the network is bidirectional: a stream has no future to read.
+        """
+        if self.bidirectional:
+            raise ConfigError(
+                "stream: reads no future (got bidirectional=True); one direction; run whole sequences instead"
+            )
+        return Stream(self._cells(), state, batch=batch, engine=self.engine)
 
     def initial_state(self, batch: int) -> tuple[Any, ...]:
         """What a sequence starts from when no state is given: one state per layer."""
