@@ -128,20 +128,27 @@ class Vectors:
 
     def bounded_exp(self, x: Any) -> Any:
         """exp for -87.3 ≤ x ≤ 88.3, and the value at the bound beyond."""
-        x = self.clamp(x, -87.3, 88.3)
+        p, n = self.exp_parts(self.clamp(x, -87.3, 88.3))
+        return self.mul(p, self.power_of_two(n))
+
+    def exp(self, x: Any) -> Any:
+        p, n = self.exp_parts(self.clamp(x, -105, 89))
+        half = self.b.ashr(n, self.integer(1))  # 2^n itself may be too large or subnormal
+        return self.mul(self.mul(p, self.power_of_two(half)), self.power_of_two(self.b.sub(n, half)))
+
+    def exp_parts(self, x: Any) -> tuple[Any, Any]:
+        """p, n with exp(x) = p 2^n and p about 1."""
         shift = self.constant(12582912.0)  # 1.5 · 2^23: adding it rounds to an integer, in the lowest bits
         shifted = self.fma(x, self.constant(math.log2(math.e)), shift)
         n = self.sub(shifted, shift)
         r = self.fma(n, self.constant(-0.693145751953125), x)
         r = self.fma(n, self.constant(-1.42860682030941723212e-6), r)
         p = self.polynomial(r, [1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1])
-        power = self.b.shl(self.b.bitcast(shifted, self.ints), self.integer(23))
-        return self.b.bitcast(self.b.add(self.b.bitcast(p, self.ints), power), self.type)
+        return p, self.b.sub(self.b.bitcast(shifted, self.ints), self.integer(0x4B400000))
 
-    def exp(self, x: Any) -> Any:
-        inside = self.bounded_exp(x)
-        inside = self.b.select(self.b.fcmp_ordered(">", x, self.constant(88.72284)), self.constant(math.inf), inside)
-        return self.b.select(self.b.fcmp_ordered("<", x, self.constant(-87.33655)), self.constant(0), inside)
+    def power_of_two(self, n: Any) -> Any:
+        """2^n for -126 ≤ n ≤ 127."""
+        return self.b.bitcast(self.b.shl(self.b.add(n, self.integer(127)), self.integer(23)), self.type)
 
     def sigmoid(self, x: Any) -> Any:
         return self.div(self.constant(1), self.add(self.constant(1), self.bounded_exp(self.neg(x))))
