@@ -57,7 +57,8 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *grad_ends: Tensor | None) -> tuple[Any, ...]:
         program, counts = ctx.program, ctx.counts
         given = sum(counts) + len(grad_ends)
-        tensors, saved = ctx.saved_tensors[:given], ctx.saved_tensors[given:]
+        kept_tensors = ctx.saved_tensors  # read once: under checkpointing it computes them
+        tensors, saved = kept_tensors[:given], kept_tensors[given:]
         wanted = ctx.needs_input_grad[4:]
         grads = [grad, *grad_ends]
         if torch.is_grad_enabled() or functional.batched(grads):  # the gradient will be differentiated, or is many
