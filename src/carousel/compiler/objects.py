@@ -100,7 +100,10 @@ _LOADED: dict[str, Library] = {}
 
 
 def _load(digest: str, ir: str) -> Library:
-    path = directory() / f"{digest[:32]}.o"
+    try:
+        path = directory() / f"{digest[:32]}.o"
+    except RuntimeError:  # a user without a home keeps nothing
+        return Library(build(ir))
     code = _read(path, digest)
     if code is None:
         code = build(ir)
