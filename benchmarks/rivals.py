@@ -264,13 +264,13 @@ def onnx_lstm(cell: Any) -> bytes:
 
 def stream(cell: Cell, x: Tensor, steps: int) -> Run:
     """Steps of a stream from Python, the state fed back."""
-    layer = Recurrent(cell)
+    layer = Recurrent(cell).stream(len(x))
 
     @torch.inference_mode()
     def run() -> Tensor:
-        state = layer.initial_state(len(x))
+        layer.reset()
         for _ in range(steps):
-            output, state = layer.step(x, state)
+            output = layer(x)
         return output
 
     return run

@@ -29,8 +29,14 @@ class CompiledStream:
         self.cell, self.batch = cell, batch
         self.loop = self._compile()
         self.shape = torch.Size([batch, cell.input_size])
+        self.lanes = objects.processor().target.lanes
         self._sizes = (c_int64 * 1)(batch)
-        self.prepare(cell.initial_state(batch))
+        state = cell.initial_state(batch)
+        # Fields other than the output have two places, read and written by turns.
+        self._fields = [(torch.empty_like(field), torch.empty_like(field)) for field in state[1:]]
+        self._rooms: list[tuple[Tensor, int]] = []
+        self._read_weights()
+        self.prepare(state)
 
     def _compile(self) -> kernel.Kernel:
         graph, state = self.recurrence.graph, self.recurrence.state
@@ -46,32 +52,33 @@ class CompiledStream:
         return emitted
 
     def prepare(self, state: Any) -> None:
-        """Begin from a state, fields (B, ·), with the weights as they are."""
+        """Begin from a state, fields (B, ·)."""
+        self._output = state[0].detach().contiguous().clone()
+        self._address = self._output.data_ptr()
+        for pair, field in zip(self._fields, state[1:], strict=True):
+            pair[self._swapped].copy_(field)
+
+    def _read_weights(self) -> None:
+        """Lay out the weights as they are, and the words of the table for both turns."""
         self._versions = [(parameter, parameter._version) for parameter in self.cell.parameters()]
-        self.lanes = objects.processor().target.lanes
         like = torch.zeros(self.batch, self.cell.input_size)
         with torch.no_grad():
             operands = self.recurrence.operands(self.cell, like)
-        self._output = state[0].detach().contiguous().clone()
-        self._address, self._swapped = self._output.data_ptr(), False
-        # Fields other than the output have two places, read and written by turns.
-        self._fields = [(field.detach().contiguous().clone(), torch.empty_like(field)) for field in state[1:]]
         self._raw = len(operands.inputs) == 1 and operands.inputs[0] is like
         self._held: list[Any] = [*operands.weights, *operands.vectors]
-        words, self._inputs, self._read, self._written = [], [], 0, 0
+        words, self._inputs, self._read, self._written = [], [], [], []
         for place, entry in enumerate(self.loop.entries):
             if entry[0] == "address" and entry[1].kind == "input":
                 self._inputs.append((place, entry[1].key[0], 4 * entry[1].key[1]))
             elif entry[0] == "address" and entry[1].kind == "field" and entry[1].key == (0,):
-                self._written = place
+                self._written.append(place)
             elif entry[0] == "initial" and entry[1].key == (0,):
-                self._read = place
+                self._read.append(place)
             words.append(self._word(entry, operands, turn=0))
         pairs = zip(self.loop.entries, words, strict=True)
         other = [self._word(entry, operands, turn=1) if _turns(entry) else word for entry, word in pairs]
         tables = [(c_int64 * len(words))(*words), (c_int64 * len(words))(*other)]
-        self._turn, self._next = ((table, addressof(table)) for table in tables)
-        self._rooms: list[tuple[Tensor, int]] = []
+        self._turns, self._swapped = [(table, addressof(table)) for table in tables], False
 
     def _word(self, entry: kernel.Entry, operands: Operands, turn: int) -> int:
         """A word of the table; 0 for what each step puts there itself."""
@@ -104,26 +111,34 @@ class CompiledStream:
         return self.cell.State(self._output, *(pair[self._swapped].clone() for pair in self._fields))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The output (B, H) of one more input (B, I), float32 and contiguous; both are the caller's to keep."""
+        """The output (B, H) of one more input (B, I), float32 and contiguous.
+
+        The output is the caller's to keep, but not to write to: the next step reads it.
+        """
         for parameter, version in self._versions:
             if parameter._version != version:
-                self.prepare(self.state)
+                state = self.state
+                self._read_weights()
+                self.prepare(state)
         if not self._rooms:
             rooms = torch.empty(AHEAD, *self._output.shape).unbind()
             self._rooms = [(room, room.data_ptr()) for room in rooms]
-        table, address = self._turn
+        table, address = self._turns[self._swapped]
         if self._raw:
             for place, _, offset in self._inputs:
                 table[place] = x.data_ptr() + offset
         else:
-            inputs = self.recurrence.operands(self.cell, x).inputs
+            with torch.no_grad():
+                inputs = self.recurrence.operands(self.cell, x).inputs
             for place, tensor, offset in self._inputs:
                 table[place] = inputs[tensor].data_ptr() + offset
-        table[self._read] = self._address
-        output, table[self._written] = self._rooms.pop()
+        for place in self._read:
+            table[place] = self._address
+        output, room = self._rooms.pop()
+        for place in self._written:
+            table[place] = room
         self._call(address)  # which reads the output before: it must live until here
-        self._output, self._address = output, table[self._written]
-        self._turn, self._next, self._swapped = self._next, self._turn, not self._swapped
+        self._output, self._address, self._swapped = output, room, not self._swapped
         return output
 
 
