@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,26 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "benchmarks").glob("*.md"))]
 
 
-def test_the_page_of_commands_is_their_help() -> None:
+@pytest.fixture(scope="module")
+def generate() -> Any:
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_commands_is_their_help(generate: Any) -> None:
     written = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
-    assert module.commands() == written, "docs/commands.md has drifted; run: python docs/generate.py"
+    assert generate.commands() == written, "docs/commands.md has drifted; run: python docs/generate.py"
+
+
+def test_the_page_on_the_compiler_shows_what_it_makes(generate: Any) -> None:
+    page, made = generate.COMPILER_PAGE.read_text(encoding="utf-8"), generate.stages()
+    shown = {block[2]: block[3] for block in generate.MADE.finditer(page)}
+    assert shown.keys() == made.keys()
+    for name in made.keys() - generate.OF_THIS_MACHINE:
+        assert shown[name] == made[name], f"{name} has drifted; run: python docs/generate.py"
 
 
 def test_the_readme_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,5 +44,6 @@ def test_the_readme_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#]+)\)", prose)
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []

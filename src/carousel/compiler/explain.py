@@ -142,7 +142,7 @@ def _explained(path: str, cell: Cell, engine: str) -> CellExplanation:
         reason = str(recurrence)
     if reason is not None or isinstance(recurrence, Unsupported):
         return CellExplanation(name, "eager", reason)
-    plans = _Plans(recurrence)
+    plans = Plans(recurrence)
     processor = objects.processor()
     return CellExplanation(
         name,
@@ -154,7 +154,7 @@ def _explained(path: str, cell: Cell, engine: str) -> CellExplanation:
     )
 
 
-class _Plans(Program):
+class Plans(Program):
     """A program of which only the plans are made."""
 
     def _compile(self, name: str, graph: Any, reads: Any, writes: Any, sums: Any = None) -> Any:
@@ -175,7 +175,7 @@ def _pass(one: Pass) -> str:
     return ", ".join([*words, f"{one.width} wide"])
 
 
-def _work(cell: Cell, recurrence: Recurrence, plans: _Plans) -> Work:
+def _work(cell: Cell, recurrence: Recurrence, plans: Plans) -> Work:
     nodes, back = recurrence.graph.used(recurrence.state), plans.derivative
     before_forward, before_backward, inputs = _before(cell, recurrence)
     loop = sum(_product(node) for node in nodes)

@@ -63,6 +63,8 @@ def processor() -> Processor:
 
 def _machine() -> Any:
     """A new target machine: each engine owns its own."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     known = processor()
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=known.name, features=known.features, opt=2, jit=True)
@@ -86,8 +88,6 @@ class Library:
 
 def library(ir: str) -> Library:
     """The functions of a module, compiled now or at some earlier time. They stay for the life of the process."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
     known = processor()
     key = "\n".join([ir, known.name, known.features, llvmlite.__version__, str(llvm.llvm_version_info)])
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -113,6 +113,19 @@ def _load(digest: str, ir: str) -> Library:
 
 def build(ir: str) -> bytes:
     """Machine code of a module."""
+    machine, module = _optimised(ir)
+    code: bytes = machine.emit_object(module)
+    return code
+
+
+def assembly(ir: str) -> str:
+    """The same for people to read."""
+    machine, module = _optimised(ir)
+    text: str = machine.emit_assembly(module)
+    return text
+
+
+def _optimised(ir: str) -> tuple[Any, Any]:
     machine = _machine()
     module = llvm.parse_assembly(ir)
     module.triple = machine.triple
@@ -121,8 +134,7 @@ def build(ir: str) -> bytes:
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-    code: bytes = machine.emit_object(module)
-    return code
+    return machine, module
 
 
 def directory() -> Path:
