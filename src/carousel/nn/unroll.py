@@ -101,7 +101,7 @@ class Layout:
     """
 
     shape: tuple[int, int]  # T, B
-    sizes: list[int]  # the sequences alive at each step, down to the last step with any
+    sizes: list[int]  # the sequences alive at each step, down to the last with any; none if all live to the end
     order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
     rows: Tensor | None = None  # (Σ sizes,) where in (T·B, ...) each real step is; None if nothing is padded
 
