@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,12 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no data sets in {root}; set CAROUSEL_DATA to their folder")
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_code_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile into a new folder, unless one is given: the user's cache is left alone, and no old code is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "CAROUSEL_CACHE_DIR" not in os.environ:
+            patch.setenv("CAROUSEL_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
