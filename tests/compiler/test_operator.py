@@ -136,7 +136,7 @@ def test_settings_that_change_are_seen() -> None:
     module = carousel.Recurrent(cell)
     compiled, x = compile_whole(module), torch.randn(5, 2, 3)
     compiled(x)
-    for name, value in (("scale", 0.25), ("keep", 1), ("squash", torch.sigmoid), ("scale", 2.0)):
+    for name, value in (("scale", 0.25), ("keep", None), ("keep", (1,)), ("squash", torch.sigmoid), ("scale", 2.0)):
         setattr(cell, name, value)
         assert_near(compiled(x), eager(module)(x))
 

@@ -88,7 +88,7 @@ def _settings(cell: Cell) -> list[Any]:
     found = []
     for module in cell.modules():
         for name, value in vars(module).items():
-            if name[0] != "_" and isinstance(value, bool | int | float | str):
+            if name[0] != "_" and isinstance(value, bool | int | float | str | tuple | None):
                 found.append(next(iter({value: 0})))
             elif name[0] != "_" and callable(value) and not isinstance(value, torch.nn.Module):
                 found.append(value)
