@@ -171,7 +171,7 @@ def _write_block(
     b.branch(done)
 
 
-def write_pack(module: ir.Module, target: Target) -> None:
+def write_pack(module: ir.Module, target: Target) -> ir.Function:
     """Lay out a matrix as products read it.
 
     void pack(float *matrix, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
@@ -210,3 +210,4 @@ def write_pack(module: ir.Module, target: Target) -> None:
                 value = b.select(inside, value, ir.Constant(FLOAT, 0.0))
                 b.store(value, w.at(into, b.mul(k, step), c))
     b.ret_void()
+    return function

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,14 +49,9 @@ class Loop:
         here["shares",] = shares = extent.shares(parts)
         for buffer in self.sums:
             memory[buffer.kind, buffer.key] = torch.zeros(parts, buffer.width)
-        tasks = [partial(self._run, memory, here, part) for part in range(len(shares))]
-        if len(tasks) == 1:
-            tasks[0]()
-        else:
-            threads.together(tasks)
-
-    def _run(self, memory: Memory, here: dict[Any, Any], part: int) -> None:
-        self._call((WORD * len(self._words))(*[word(memory, here, part) for word in self._words]))
+        size = len(self._words)
+        tables = [(WORD * size)(*[w(memory, here, part) for w in self._words]) for part in range(len(shares))]
+        threads.share(self._call, tables)
 
 
 def _kind(entry: kernel.Entry) -> str:

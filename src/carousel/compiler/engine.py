@@ -78,7 +78,7 @@ def check_engine(engine: str) -> None:
         raise ConfigError(f"engine: unknown (got {engine!r}); {', '.join(ENGINES)}; 'auto' compiles what it can")
 
 
-def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
+def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> Any:
     """The program to run the cell on these inputs with, under `torch.compile` its names; None to run it eagerly.
 
     Raises:
@@ -93,7 +93,7 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
         found = names(cell, inputs)
         if found is not None or engine == "auto":
             return found
-    reason = against(cell, inputs)
+    reason = against(cell, inputs, state)
     if reason is None:
         program = known(cell).program
         if not isinstance(program, Unsupported):
@@ -113,10 +113,11 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine) -> Any:
 _WARNED: set[type] = set()
 
 
-def against(cell: Cell, inputs: Tensor) -> str | None:
+def against(cell: Cell, inputs: Tensor, state: Any = None) -> str | None:
     """Why these inputs are not for the compiled loops, if so."""
-    weight = next(cell.parameters(), inputs)  # a cell may have none
-    for name, tensor in (("inputs", inputs), ("weights", weight)):
+    tensors = [("inputs", inputs), *[("weights", weight) for weight in cell.parameters()]]
+    tensors += [("a state", field) for field in state or ()]
+    for name, tensor in tensors:
         if tensor.dtype != torch.float32:
             return f"{name} of {tensor.dtype}"
         if tensor.device.type != "cpu":

@@ -23,6 +23,23 @@ from carousel.compiler.blocks import Loops, Target, write_pack, write_product
 INNER = 256  # of K at a time
 ROWS = 192  # of M at a time
 VECTORS = 4  # of N in a panel
+WORDS = (
+    "a",
+    "a_row",
+    "a_inner",
+    "b",
+    "b_inner",
+    "b_column",
+    "M",
+    "N",
+    "K",
+    "c",
+    "c_row",
+    "bias",
+    "add",
+    "panels",
+    "rows",
+)
 
 
 def product(
@@ -35,13 +52,15 @@ def product(
     if into is None:
         into = torch.empty(a.shape[0], b.shape[1])
     if _is_small(a, b):
-        _by_torch(a, b, bias, into, add)
-    elif parts == 1 or a.shape[0] < 2 * ROWS:
-        _multiply(a, b, bias, into, add)
-    else:
-        share = -(-a.shape[0] // parts)
-        pieces = zip(torch.split(a, share), torch.split(into, share), strict=True)
-        threads.together([lambda a=a, c=c: _multiply(a, b, bias, c, add) for a, c in pieces])  # type: ignore[misc]
+        return _by_torch(a, b, bias, into, add)
+    rows = -(-a.shape[0] // parts)
+    share = -(-rows // 6) * 6  # whole blocks
+    held: list[Tensor] = []
+    tables = [
+        _table(a[first : first + share], b, bias, into[first : first + share], add, held)
+        for first in range(0, a.shape[0], share)
+    ]
+    threads.share(functions()[1], tables)
     return into
 
 
@@ -51,69 +70,70 @@ def _is_small(a: Tensor, b: Tensor) -> bool:
     return a.numel() * N < 2**22 or N < 64 or (N < 128 and a.stride(1) != 1)
 
 
-def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> None:
+def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> Tensor:
     if add:
-        into.addmm_(a, b)
-    elif bias is not None:
-        torch.addmm(bias, a, b, out=into)
-    else:
-        torch.mm(a, b, out=into)
+        return into.addmm_(a, b)
+    return torch.mm(a, b, out=into) if bias is None else torch.addmm(bias, a, b, out=into)
 
 
-def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> None:
+def _table(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool, held: list[Tensor]) -> Any:
     (M, K), N = a.shape, b.shape[1]
-    pack, multiply = functions()
-    lanes = objects.processor().target.lanes
-    step = VECTORS * lanes
-    inner = min(K, INNER)
-    panel = torch.empty(-(-N // step) * step * inner)
-    copied = a.stride(1) != 1
-    block = torch.empty(min(M, ROWS) * inner) if copied else panel
+    step, inner = VECTORS * objects.processor().target.lanes, min(K, INNER)
+    panels = torch.empty(-(-N // step) * step * inner)
+    rows = torch.empty(min(M, ROWS) * -(-inner // step) * step) if a.stride(1) != 1 else panels
     beginning = torch.zeros(N) if bias is None else bias
-    for first in range(0, K, INNER):
-        depth = min(INNER, K - first)
-        rows_of_b = b.data_ptr() + 4 * first * b.stride(0)
-        pack(rows_of_b, b.stride(1), b.stride(0), N, depth, VECTORS, step, panel.data_ptr())
-        for top in range(0, M, ROWS) if copied else (0,):
-            height = min(ROWS, M - top) if copied else M
-            source, stride = a.data_ptr() + 4 * (top * a.stride(0) + first * a.stride(1)), a.stride(0)
-            if copied:  # as one panel of which the "columns" are K: block[m, k] = a[m, k]
-                _copy_rows(pack, source, a.stride(0), a.stride(1), height, depth, block)
-                source, stride = block.data_ptr(), depth
-            multiply(
-                source, stride, panel.data_ptr(), depth, height, N, into.data_ptr() + 4 * top * into.stride(0),
-                into.stride(0), beginning.data_ptr(), first > 0 or add,
-            )  # fmt: skip
-
-
-def _copy_rows(pack: Any, source: int, by_row: int, by_column: int, rows: int, columns: int, into: Tensor) -> None:
-    """Store a matrix of any strides row by row."""
-    lanes = objects.processor().target.lanes
-    whole = columns // lanes * lanes
-    if whole:
-        # One panel, `whole` wide, is the matrix itself.
-        pack(source, by_column, by_row, whole, rows, whole // lanes, columns, into.data_ptr())
-    if whole < columns:
-        rest = torch.empty(rows * lanes)
-        pack(source + 4 * whole * by_column, by_column, by_row, columns - whole, rows, 1, lanes, rest.data_ptr())
-        into[: rows * columns].view(rows, columns)[:, whole:] = rest.view(rows, lanes)[:, : columns - whole]
+    held += panels, rows, beginning
+    words = (
+        a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), M, N, K, into.data_ptr(), into.stride(0),
+        beginning.data_ptr(), int(add), panels.data_ptr(), rows.data_ptr(),
+    )  # fmt: skip
+    return (ctypes.c_int64 * len(words))(*words)
 
 
 @cache
 def functions() -> tuple[Any, Any]:
-    """`pack` and `multiply`, compiled."""
+    """`pack` and `product`, compiled."""
     target = objects.processor().target
     module = ir.Module("matrix")
-    write_pack(module, target)
-    write_multiply(module, target)
+    pack = write_pack(module, target)
+    multiply = write_multiply(module, target)
+    write_blocks(module, target, pack, multiply)
     code = objects.library(str(module))
     word, pointer = ctypes.c_int64, ctypes.c_void_p
-    pack = code.function("pack", pointer, *[word] * 6, pointer)
-    arguments = [pointer, word, pointer, word, word, word, pointer, word, pointer, ctypes.c_bool]
-    return pack, code.function("multiply", *arguments)
+    return code.function("pack", pointer, *[word] * 6, pointer), code.function("matrix", pointer)
 
 
-def write_multiply(module: ir.Module, target: Target) -> None:
+def write_blocks(module: ir.Module, target: Target, pack: ir.Function, multiply: ir.Function) -> None:
+    """void matrix(int64 *table): the whole product, block by block; the table holds WORDS."""
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "matrix")
+    w = Loops(function, target)
+    b, lanes = w.b, target.lanes
+    step = VECTORS * lanes
+    words = [b.load(b.gep(function.args[0], [LONG(place)], source_etype=LONG), typ=LONG) for place in range(len(WORDS))]
+    a, a_row, a_inner, b_, b_inner, b_column, M, N, K, c, c_row, bias, add, panels, rows = words
+    a, b_, c, bias, panels, rows = (b.inttoptr(word, POINTER) for word in (a, b_, c, bias, panels, rows))
+    copied = b.icmp_signed("!=", a_inner, LONG(1))
+    height_most = b.select(copied, LONG(ROWS), M)
+    with w.loop(w.ceiling(K, INNER)) as k:
+        first = b.mul(k, LONG(INNER))
+        depth = w.least(LONG(INNER), b.sub(K, first))
+        wide = b.mul(w.ceiling(depth, lanes), LONG(lanes))
+        from_b = w.at(b_, b.mul(first, b_inner))
+        b.call(pack, [from_b, b_column, b_inner, N, depth, LONG(VECTORS), LONG(step), panels])
+        go_on = b.or_(b.icmp_signed(">", first, LONG(0)), b.icmp_signed("!=", add, LONG(0)))
+        with w.loop(b.sdiv(b.add(M, b.sub(height_most, LONG(1))), height_most)) as m:
+            top = b.mul(m, height_most)
+            height = w.least(height_most, b.sub(M, top))
+            source = w.at(a, b.mul(top, a_row), b.mul(first, a_inner))
+            with b.if_then(copied):  # as one panel, the columns of which are K
+                b.call(pack, [source, a_inner, a_row, depth, height, b.sdiv(wide, LONG(lanes)), wide, rows])
+            taken, stride = b.select(copied, rows, source), b.select(copied, wide, a_row)
+            into = w.at(c, b.mul(top, c_row))
+            b.call(multiply, [taken, stride, panels, depth, height, N, into, c_row, bias, go_on])
+    b.ret_void()
+
+
+def write_multiply(module: ir.Module, target: Target) -> ir.Function:
     """void multiply(A, row stride, panels of B, K, M, N, C, row stride, bias, add to C instead of the bias?)"""
     signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
     function = ir.Function(module, signature, "multiply")
@@ -144,3 +164,4 @@ def write_multiply(module: ir.Module, target: Target) -> None:
                     before = b.select(add, w.load(goal, mask), w.load(w.at(bias, here), mask))
                     w.store(w.v.add(value, before), goal, mask)
     b.ret_void()
+    return function

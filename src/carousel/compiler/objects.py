@@ -92,7 +92,7 @@ def library(ir: str) -> Library:
     key = "\n".join([ir, known.name, known.features, llvmlite.__version__, str(llvm.llvm_version_info)])
     digest = hashlib.sha256(key.encode()).hexdigest()
     if digest not in _LOADED:
-        _LOADED[digest] = _load(digest, ir)
+        _LOADED.setdefault(digest, _load(digest, ir))  # another thread may have been faster
     return _LOADED[digest]
 
 

@@ -59,8 +59,10 @@ def _value(node: Node, args: list[Any], operands: Operands, state: Sequence[Tens
         )
     if node.op == "spread":
         return args[0]
-    if node.op in ("elu", "pow"):
-        return {"elu": F.elu, "pow": torch.pow}[node.op](args[0], node.attr)
+    if node.op == "elu":
+        return F.elu(args[0], node.attr)
+    if node.op == "pow":
+        return torch.pow(args[0], node.attr)
     tensors = [arg if isinstance(arg, Tensor) else torch.as_tensor(arg, dtype=state[0].dtype) for arg in args]
     return _POINTWISE[node.op](*tensors)
 

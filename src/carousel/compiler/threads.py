@@ -1,41 +1,120 @@
-"""The threads that share a batch."""
+"""The threads that share a batch.
+
+Where PyTorch brings GNU OpenMP, its threads are used, through OpenMP's own entry point: threads of ours beside them
+would fight for the same cores, as OpenMP's stay awake for a while after each operation. Elsewhere, and in a forked
+process, where OpenMP's are gone, Python's threads do the same.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+WORD = ctypes.c_int64
+_FORKED: list[bool] = []
 _POOL: list[ThreadPoolExecutor] = []
 
 
-def together(tasks: Sequence[Callable[[], Any]]) -> None:
-    """Run all of them, each in a thread of its own, the first in this one."""
-    waiting = [_pool().submit(_without_grad, task) for task in tasks[1:]]
-    try:
-        tasks[0]()
-    finally:
+class OpenMP(NamedTuple):
+    """What is needed of GNU OpenMP: its entry point, and the addresses of two functions."""
+
+    parallel: Any
+    thread_number: int
+    team_size: int
+
+
+def share(function: Any, tables: Sequence[Any]) -> None:
+    """Call a compiled function `void f(int64 *table)` with each table, all at the same time."""
+    openmp = None if _FORKED or len(tables) == 1 else _openmp()
+    if len(tables) == 1:
+        function(tables[0])
+    elif openmp is None:
+        waiting = [_pool().submit(function, table) for table in tables[1:]]
+        function(tables[0])
         for one in waiting:
             one.result()
+    else:
+        addresses = [ctypes.addressof(table) for table in tables]
+        words = (openmp.thread_number, openmp.team_size, _address(function), len(tables), *addresses)
+        openmp.parallel(_each(), (WORD * len(words))(*words), len(tables), 0)
 
 
-def _without_grad(task: Callable[[], Any]) -> None:
-    with torch.no_grad():
-        task()
+@cache
+def _openmp() -> OpenMP | None:
+    """GNU OpenMP as PyTorch has loaded it."""
+    if sys.platform != "linux":
+        return None
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    loaded = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
+    if len(loaded) != 1:
+        return None
+    try:
+        library = ctypes.CDLL(loaded.pop())
+        library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+        library.GOMP_parallel.restype = None
+        return OpenMP(
+            library.GOMP_parallel, _address(library.omp_get_thread_num), _address(library.omp_get_num_threads)
+        )
+    except (OSError, AttributeError):
+        return None
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@cache
+def _each() -> int:
+    """The address of a function that calls another with the tables of the thread it runs in."""
+    from llvmlite import ir
+
+    from carousel.compiler import objects
+    from carousel.compiler.arithmetic import LONG, POINTER
+    from carousel.compiler.blocks import Loops, Target
+
+    module = ir.Module("share")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "each")
+    w = Loops(function, Target(1, 1))
+    b, (words,) = w.b, function.args
+    ask, act = ir.FunctionType(ir.IntType(32), []), ir.FunctionType(ir.VoidType(), [POINTER])
+
+    def word(place: Any) -> Any:
+        return b.load(b.gep(words, [place], source_etype=LONG), typ=LONG)
+
+    def call(address: Any, kind: ir.FunctionType, *arguments: Any) -> Any:
+        return b.call(b.inttoptr(address, kind.as_pointer()), arguments)
+
+    number = b.sext(call(word(LONG(0)), ask), LONG)
+    team = b.sext(call(word(LONG(1)), ask), LONG)
+    mine = b.add(b.sub(word(LONG(3)), number), b.sub(team, LONG(1)))
+    with w.loop(b.sdiv(mine, team)) as turn:  # OpenMP may give fewer threads than asked for
+        table = word(b.add(LONG(4), b.add(number, b.mul(turn, team))))
+        call(word(LONG(2)), act, b.inttoptr(table, POINTER))
+    b.ret_void()
+    return _address(objects.library(str(module)).function("each", ctypes.c_void_p))
 
 
 def _pool() -> ThreadPoolExecutor:
-    """Threads that wait for work, as many as there are processors; a forked process makes its own."""
     if not _POOL:
         _POOL.append(ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="carousel"))
     return _POOL[0]
 
 
+def _after_fork() -> None:
+    _FORKED.append(True)
+    _POOL.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_POOL.clear)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def available() -> int:

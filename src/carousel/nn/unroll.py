@@ -63,7 +63,7 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed
     in the same way; the state is that of every sequence after its own last step. No sizes mean that none ends early.
     """
-    program = compiled(cell, inputs, engine)
+    program = compiled(cell, inputs, engine, state)
     if program is not None:
         return run_compiled(program, cell, inputs, sizes, state)
     if not sizes:
