@@ -24,6 +24,8 @@ def main() -> None:
     began = time.perf_counter()
     importlib.import_module("llvmlite.binding")
     imported = 1000 * (time.perf_counter() - began)
+    for name in ("function", "matrix", "eager"):
+        importlib.import_module(f"carousel.compiler.{name}")
     cell = CELLS[sys.argv[1]].cell(128, 128)
     inputs = torch.randn(20, 8, 128)
     torch_run(lambda x: plain_loop(cell, x), cell, "training", inputs, inputs)()

@@ -16,11 +16,13 @@ are whole vectors, and how many vectors wide the block of columns is.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from llvmlite import ir
 
+from carousel.compiler import objects
 from carousel.compiler.arithmetic import BIT, FLOAT, INT, LONG, POINTER
 from carousel.compiler.blocks import Loops, Target, write_product
 from carousel.compiler.graph import Node
@@ -37,6 +39,22 @@ class Kernel:
     ir: str
     entries: list[Entry] = field(default_factory=list)
 
+    def dumps(self) -> str:
+        return json.dumps([self.name, self.ir, self.entries], default=vars)
+
+    @classmethod
+    def loads(cls, text: str) -> Kernel:
+        name, code, entries = json.loads(text, object_hook=_buffer)
+        return cls(name, code, [_tuples(entry) for entry in entries])
+
+
+def _buffer(found: dict[str, Any]) -> Any:
+    return Buffer(**{name: _tuples(value) for name, value in found.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
 
 def column_vectors(target: Target, width: int, accumulators: int) -> int:
     """How many vectors of columns a block has: enough accumulators to keep the arithmetic busy, little left over."""
@@ -52,8 +70,9 @@ def column_vectors(target: Target, width: int, accumulators: int) -> int:
 
 
 def emit(name: str, plan: Plan, target: Target, *, backward: bool) -> Kernel:
-    """The kernel of a plan."""
-    return _Writer(name, plan, target, backward).write()
+    """The kernel of a plan, written now or at some earlier time."""
+    key = f"{name} {target} {plan.graph.nodes} {plan.passes} {plan.reads} {plan.homes}"
+    return Kernel.loads(objects.text(key, lambda: _Writer(name, plan, target, backward).write().dumps()))
 
 
 @dataclass

@@ -93,14 +93,18 @@ def _table(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool, h
 @cache
 def functions() -> tuple[Any, Any]:
     """`pack` and `product`, compiled."""
+    code = objects.library(objects.text("matrix", _written))
+    word, pointer = ctypes.c_int64, ctypes.c_void_p
+    return code.function("pack", pointer, *[word] * 6, pointer), code.function("matrix", pointer)
+
+
+def _written() -> str:
     target = objects.processor().target
     module = ir.Module("matrix")
     pack = write_pack(module, target)
     multiply = write_multiply(module, target)
     write_blocks(module, target, pack, multiply)
-    code = objects.library(str(module))
-    word, pointer = ctypes.c_int64, ctypes.c_void_p
-    return code.function("pack", pointer, *[word] * 6, pointer), code.function("matrix", pointer)
+    return str(module)
 
 
 def write_blocks(module: ir.Module, target: Target, pack: ir.Function, multiply: ir.Function) -> None:

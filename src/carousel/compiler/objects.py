@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,11 +87,45 @@ class Library:
         return ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(name))
 
 
+def text(key: str, make: Callable[[], str]) -> str:
+    """What `make` writes, now or at some earlier time; the key says all it depends on but for the compiler itself."""
+    digest = _digest(key, _sources())
+    path = _path(digest, "txt")
+    kept = path and _read(path, digest)
+    if kept is not None:
+        return kept.decode()
+    made = make()
+    if path:
+        _write(path, digest, made.encode())
+    return made
+
+
+@cache
+def _sources() -> str:
+    """The compiler, as far as it decides what code is written."""
+    folder = Path(__file__).parent
+    return "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in _WRITERS)
+
+
+_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "plan", "threads")
+
+
+def _digest(*parts: str) -> str:
+    known = processor()
+    everything = [*parts, known.name, known.features, llvmlite.__version__, str(llvm.llvm_version_info)]
+    return hashlib.sha256("\n".join(everything).encode()).hexdigest()
+
+
+def _path(digest: str, suffix: str) -> Path | None:
+    try:
+        return directory() / f"{digest[:32]}.{suffix}"
+    except RuntimeError:  # a user without a home keeps nothing
+        return None
+
+
 def library(ir: str) -> Library:
     """The functions of a module, compiled now or at some earlier time. They stay for the life of the process."""
-    known = processor()
-    key = "\n".join([ir, known.name, known.features, llvmlite.__version__, str(llvm.llvm_version_info)])
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    digest = _digest(ir)
     if digest not in _LOADED:
         _LOADED.setdefault(digest, _load(digest, ir))  # another thread may have been faster
     return _LOADED[digest]
@@ -100,40 +135,37 @@ _LOADED: dict[str, Library] = {}
 
 
 def _load(digest: str, ir: str) -> Library:
-    try:
-        path = directory() / f"{digest[:32]}.o"
-    except RuntimeError:  # a user without a home keeps nothing
-        return Library(build(ir))
-    code = _read(path, digest)
+    path = _path(digest, "o")
+    code = path and _read(path, digest)
     if code is None:
         code = build(ir)
-        _write(path, digest, code)
+        if path:
+            _write(path, digest, code)
     return Library(code)
 
 
 def build(ir: str) -> bytes:
-    """Machine code of a module."""
-    machine, module = _optimised(ir)
+    """Machine code of a module.
+
+    LLVM's passes over the code are left out: it is written as it should be run, and they would double the time.
+    """
+    machine, module = _parsed(ir)
     code: bytes = machine.emit_object(module)
     return code
 
 
 def assembly(ir: str) -> str:
     """The same for people to read."""
-    machine, module = _optimised(ir)
+    machine, module = _parsed(ir)
     text: str = machine.emit_assembly(module)
     return text
 
 
-def _optimised(ir: str) -> tuple[Any, Any]:
+def _parsed(ir: str) -> tuple[Any, Any]:
     machine = _machine()
     module = llvm.parse_assembly(ir)
     module.triple = machine.triple
     module.data_layout = str(machine.target_data)
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
     return machine, module
 
 
@@ -146,7 +178,7 @@ def directory() -> Path:
 
 
 def _read(path: Path, digest: str) -> bytes | None:
-    """The code in a cache file, None unless all is as it should be."""
+    """What a cache file holds, None unless all is as it should be."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
@@ -165,7 +197,7 @@ def _head(digest: str, code: bytes) -> bytes:
 
 
 def _write(path: Path, digest: str, code: bytes) -> None:
-    """Put code into the cache, whole or not at all; a cache that cannot be written is done without."""
+    """Put something into the cache, whole or not at all; a cache that cannot be written is done without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")  # mode 0600

@@ -84,6 +84,7 @@ class Pass:
 class Plan:
     """The passes of a step, and the buffers that they use."""
 
+    graph: Graph
     passes: list[Pass]
     reads: dict[Node, Buffer]  # leaves in memory
     homes: dict[Node, Buffer]  # what a pass stores for later ones
@@ -116,7 +117,7 @@ class _Planner:
         writes: list[tuple[Node, Buffer]],
         column_sums: list[tuple[Node, Buffer]],
     ) -> None:
-        self.reads, self.writes, self.column_sums = reads, writes, column_sums
+        self.graph, self.reads, self.writes, self.column_sums = graph, reads, writes, column_sums
         self.nodes = graph.used([node for node, _ in writes + column_sums])
         self.level: dict[Node, int] = {}
         self.homes: dict[Node, Buffer] = {}
@@ -146,7 +147,7 @@ class _Planner:
         ordered = [passes[key] for key in sorted(passes)]
         for one in ordered:
             one.calls = self.calls(one.products)
-        return Plan(ordered, self.reads, self.homes, self.level)
+        return Plan(self.graph, ordered, self.reads, self.homes, self.level)
 
     def level_of(self, node: Node) -> int:
         """The first pass, counted without regard to widths, that can compute it."""
