@@ -91,7 +91,7 @@ def text(key: str, make: Callable[[], str]) -> str:
     """What `make` writes, now or at some earlier time; the key says all it depends on but for the compiler itself."""
     digest = _digest(key, _sources())
     path = _path(digest, "txt")
-    kept = path and _read(path, digest)
+    kept = _read(path, digest) if path else None
     if kept is not None:
         return kept.decode()
     made = make()
@@ -136,7 +136,7 @@ _LOADED: dict[str, Library] = {}
 
 def _load(digest: str, ir: str) -> Library:
     path = _path(digest, "o")
-    code = path and _read(path, digest)
+    code = _read(path, digest) if path else None
     if code is None:
         code = build(ir)
         if path:
