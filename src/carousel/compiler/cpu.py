@@ -250,11 +250,12 @@ class Program:
         return outputs, [extent.ends(outputs), *map(extent.carried, halves)]
 
     def run_training(
-        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int
+        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int, *, apart: bool = False
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The fields of all steps, (N, w) each, and what was kept."""
+        """The fields of all steps, (N, w) each, and what was kept, in one piece of memory or `apart`."""
         fields = [torch.empty(extent.rows, width) for width in self.widths]
-        kept = [torch.empty(extent.rows, node.width) for node in self.derivative.kept]
+        shapes = [(extent.rows, node.width) for node in self.derivative.kept]
+        kept = [torch.empty(shape) for shape in shapes] if apart else _in_one(shapes)
         self.training(self._forward_memory(operands, state, fields, kept), operands.weights, extent, parts)
         return fields, kept
 
@@ -345,6 +346,13 @@ class Program:
                 total, width = memory[sums].sum(0), self.leaf_widths["vector", *key]
                 gradient[key[1] : key[1] + width] += total.sum() if width < node.width else total
         return gradient.view(vector.shape)
+
+
+def _in_one(shapes: list[tuple[int, int]]) -> list[Tensor]:
+    """Matrices in one allocation: many that are freed together, malloc gives back, to be faulted in again."""
+    sizes = [rows * width for rows, width in shapes]
+    pieces = torch.empty(sum(sizes)).split_with_sizes(sizes)
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _given(operands: Operands, state: Sequence[Tensor]) -> Memory:

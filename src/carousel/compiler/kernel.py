@@ -94,6 +94,7 @@ class _Writer(Loops):
         self.kernel = Kernel(name, "")
         self.words: dict[Entry, Any] = {}
         self.products: dict[tuple[int, int], ir.Function] = {}
+        self.inverse: dict[int, Any] = {}
         signature = ir.FunctionType(ir.VoidType(), [POINTER])
         super().__init__(ir.Function(self.module, signature, name), target)
         (self.table,) = self.function.args
@@ -294,8 +295,7 @@ class _Writer(Loops):
         if node.op == "constant":
             return self.v.constant(node.attr)
         if node.op == "per_width":
-            width = self.b.sitofp(self.width(node.attr), FLOAT)
-            return self.v.splat(self.b.fdiv(ir.Constant(FLOAT, 1.0), width))
+            return self.v.splat(self.per_width(node.attr))
         if node in self.one.products:
             tile, at = block.tile
             place = self.one.products.index(node) * self.block_words
@@ -315,6 +315,14 @@ class _Writer(Loops):
             return args[0]
         extra = [] if node.attr is None else [node.attr]
         return getattr(self.v, node.op)(*args, *extra)
+
+    def per_width(self, width: int) -> Any:
+        """1 / width, computed once."""
+        if width not in self.inverse:
+            whole = self.width(width)
+            at_entry = ir.IRBuilder(self.entry)
+            self.inverse[width] = at_entry.fdiv(ir.Constant(FLOAT, 1.0), at_entry.sitofp(whole, FLOAT))
+        return self.inverse[width]
 
     def store_value(self, value: Any, address: Any, buffer: Buffer, block: _Block) -> None:
         if buffer.width == 1 and self.one.width != 1:
