@@ -145,17 +145,18 @@ def _torch() -> dict[str, Fact]:
 
 def _compiler() -> dict[str, Fact]:
     try:
-        from carousel.compiler import objects, threads
+        from carousel.compiler import matrix, objects, threads
 
-        processor, threads_used = objects.processor(), threads.available()
+        folder = objects.directory()
+        kept = [file.stat().st_size for file in folder.glob("*.o")] if folder.is_dir() else []
+        processor, count = objects.processor(), threads.available()
+        gain = f"{count}, now {matrix.gain(count):.2f} times as fast as one" if count > 1 else "1"
     except Exception as error:  # needs torch and llvmlite, either of which may be what is broken
         return {"error": f"not known: {type(error).__name__}: {error}"}
-    folder = objects.directory()
-    kept = [file.stat().st_size for file in folder.glob("*.o")] if folder.is_dir() else []
     return {
         "processor": processor.name,
         "vectors": f"{processor.vectors}, {processor.target.lanes} numbers at a time",
-        "threads": threads_used,
+        "threads": gain,
         "cache": str(folder),
         "kept": f"{len(kept)} compiled loops ({sum(kept) / 1e6:.1f} MB)",
     }

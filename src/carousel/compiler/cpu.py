@@ -51,7 +51,7 @@ class Loop:
             memory[buffer.kind, buffer.key] = torch.zeros(parts, buffer.width)
         size = len(self._words)
         tables = [(WORD * size)(*[w(memory, here, part) for w in self._words]) for part in range(len(shares))]
-        threads.share(self._call, tables)
+        threads.share(self._call, tables, (id(self), extent.batch, extent.steps))
 
 
 def _kind(entry: kernel.Entry) -> str:

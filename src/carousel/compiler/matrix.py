@@ -60,8 +60,21 @@ def product(
         _table(a[first : first + share], b, bias, into[first : first + share], add, held)
         for first in range(0, a.shape[0], share)
     ]
-    threads.share(functions()[1], tables)
+    threads.share(functions()[1], tables, (a.shape, b.shape))
     return into
+
+
+def gain(parts: int) -> float:
+    """How many times as fast as one thread so many are just now, measured on a product of middling size."""
+    a, b, into = torch.ones(768, 512), torch.ones(512, 512), torch.empty(768, 512)
+    times = {}
+    for count in (1, parts):
+        held: list[Tensor] = []
+        rows = -(-len(a) // count)
+        pieces = zip(torch.split(a, rows), torch.split(into, rows), strict=True)
+        tables = [_table(piece, b, None, goal, False, held) for piece, goal in pieces]
+        times[count] = min(threads.timed(functions()[1], tables) for _ in range(9))
+    return times[1] / times[parts]
 
 
 def _is_small(a: Tensor, b: Tensor) -> bool:

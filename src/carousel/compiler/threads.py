@@ -3,15 +3,21 @@
 Where PyTorch brings GNU OpenMP, its threads are used, through OpenMP's own entry point: threads of ours beside them
 would fight for the same cores, as OpenMP's stay awake for a while after each operation. Elsewhere, and in a forked
 process, where OpenMP's are gone, Python's threads do the same.
+
+A second core that is busy with something else makes two threads slower than one. So the parts of a piece of work are
+done now together, now in turn, until it is known which is faster; the results are the same to the bit either way.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +37,64 @@ class OpenMP(NamedTuple):
     team_size: int
 
 
-def share(function: Any, tables: Sequence[Any]) -> None:
-    """Call a compiled function `void f(int64 *table)` with each table, all at the same time."""
-    openmp = None if _FORKED or len(tables) == 1 else _openmp()
+@dataclass
+class Trial:
+    """How long a piece of work took, in turn and together."""
+
+    calls: int = 0
+    best: dict[bool, float] = field(default_factory=lambda: {False: math.inf, True: math.inf})
+
+    @property
+    def settled(self) -> bool:
+        return self.calls >= WARM + TRIED
+
+    @property
+    def together(self) -> bool:
+        """Whether the next call is by all threads."""
+        return self.best[True] <= self.best[False] if self.settled else self.calls % 2 == 0
+
+    def learn(self, together: bool, seconds: float) -> None:
+        if WARM <= self.calls < WARM + TRIED:
+            self.best[together] = min(self.best[together], seconds)
+        self.calls += 1
+        if self.calls == AGAIN:
+            self.__init__()  # type: ignore[misc]
+
+
+WARM, TRIED, AGAIN = 2, 6, 2000  # calls: not counted, counted, and after how many all is asked anew
+TRIALS: dict[Any, Trial] = {}
+
+
+def share(function: Any, tables: Sequence[Any], about: Any) -> None:
+    """Call a compiled function `void f(int64 *table)` with each table, at the same time or in turn.
+
+    Args:
+        about: what the work is: calls about the same thing learn from each other.
+    """
+    if len(tables) == 1:
+        function(tables[0])
+        return
+    if len(TRIALS) > 1000:
+        TRIALS.clear()
+    trial = TRIALS.setdefault(about, Trial())
+    together, began = trial.together, time.perf_counter()
+    if together:
+        _together(function, tables)
+    else:
+        for table in tables:
+            function(table)
+    trial.learn(together, time.perf_counter() - began)
+
+
+def timed(function: Any, tables: Sequence[Any]) -> float:
+    """The seconds that it takes with all threads."""
+    began = time.perf_counter()
+    _together(function, tables)
+    return time.perf_counter() - began
+
+
+def _together(function: Any, tables: Sequence[Any]) -> None:
+    openmp = None if _FORKED else _openmp()
     if len(tables) == 1:
         function(tables[0])
     elif openmp is None:

@@ -1,0 +1,84 @@
+"""Threads: the same numbers with any, and the faster choice once both are known."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from carousel.cells import GRU
+from carousel.compiler import threads
+from carousel.nn import unroll
+
+
+@pytest.fixture(autouse=True)
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "TRIALS", {})
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def tables(count: int) -> list[Any]:
+    return [(ctypes.c_int64 * 1)(k) for k in range(count)]
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_faster_way_is_taken_once_both_are_known(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    now = [0.0]
+    ways: list[bool] = []
+
+    def together(function: Any, parts: Any) -> None:
+        ways.append(True)
+        now[0] += 1.0 if faster else 3.0
+
+    def alone(table: Any) -> None:
+        ways.append(False)
+        now[0] += 1.0  # so two in turn take 2
+
+    monkeypatch.setattr(threads, "_together", together)
+    monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
+    for _ in range(threads.WARM + threads.TRIED):
+        threads.share(alone, tables(2), "work")
+    assert True in ways and False in ways
+    ways.clear()
+    for _ in range(10):
+        threads.share(alone, tables(2), "work")
+    assert set(ways) == {faster}
+
+
+def test_the_question_is_asked_anew_after_a_while() -> None:
+    trial = threads.Trial()
+    for _ in range(threads.AGAIN):
+        assert trial.calls < threads.AGAIN
+        trial.learn(trial.together, 1.0)
+    assert not trial.settled
+
+
+def test_one_part_needs_no_trial() -> None:
+    called: list[Any] = []
+    threads.share(called.append, tables(1), "work")
+    assert len(called) == 1 and not threads.TRIALS
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_together_and_in_turn_give_the_same_bits() -> None:
+    torch.manual_seed(0)
+    cell, weights = GRU(8, 24), torch.randn(9, 32, 24)
+    inputs = torch.randn(9, 32, 8, requires_grad=True)
+    results = []
+    for _ in range(2 * (threads.WARM + threads.TRIED)):
+        outputs, _ = unroll(cell, inputs, engine="compiled")
+        grads = torch.autograd.grad((outputs * weights).sum(), [inputs, *cell.parameters()])
+        results.append([outputs, *grads])
+    assert any(trial.settled for trial in threads.TRIALS.values())
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
