@@ -10,8 +10,8 @@
                         for each sequence and column vector:    the epilogue: everything pointwise, stores, sums
 
 `table` holds what `Kernel.entries` lists: addresses, lengths of rows, widths. Sizes are read there, so that one
-compiled kernel serves every size of its cell, but for two choices that the kernel's name tells: whether all widths
-are whole vectors, and how many vectors wide the block of columns is.
+compiled kernel serves every size of its cell, but for two choices made when it is written: whether all widths are
+whole vectors, and how many vectors wide the block of columns is.
 """
 
 from __future__ import annotations
