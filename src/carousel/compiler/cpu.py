@@ -194,6 +194,11 @@ class Program:
         return Loop(kernel.emit(name, planned, self.target, backward=name == "backward"))
 
     @cached_property
+    def input_columns(self) -> int:
+        """How many numbers each step of each sequence reads."""
+        return sum(node.width for node in self.leaves if node.op == "input")
+
+    @cached_property
     def leaf_widths(self) -> dict[tuple[str, int, int], int]:
         return {(node.op, *node.attr): node.width for node in self.leaves}
 
@@ -238,10 +243,10 @@ class Program:
     # Running them.
 
     def run_inference(
-        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int
+        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int, into: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Outputs (N, w), and the state after each sequence's own last step."""
-        outputs = torch.empty(extent.rows, self.widths[0])
+        outputs = torch.empty(extent.rows, self.widths[0]) if into is None else into
         halves = [torch.stack([field, field]) for field in state[1:]]
         memory = _given(operands, state)
         memory["field", 0] = memory["field_before", 0] = outputs

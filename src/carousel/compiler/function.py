@@ -19,9 +19,14 @@ from carousel.compiler.trace import Operands
 
 
 def unroll(
-    program: Program, operands: Operands, state: Sequence[Tensor], extent: Extent, threads: int
+    program: Program,
+    operands: Operands,
+    state: Sequence[Tensor],
+    extent: Extent,
+    threads: int,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Outputs (N, H) and the state after each sequence's own last step."""
+    """Outputs (N, H), without a gradient `into` a given tensor, and the state after each sequence's own last step."""
     operands = Operands([_rows(tensor) for tensor in operands.inputs], operands.weights, _contiguous(operands.vectors))
     state = _contiguous(state)
     tensors = [*operands.inputs, *operands.weights, *operands.vectors, *state]
@@ -29,7 +34,7 @@ def unroll(
         counts = tuple(map(len, operands))
         outputs, *ends = _Unroll.apply(program, extent, threads, counts, *tensors)  # type: ignore[no-untyped-call]
     else:
-        outputs, ends = program.run_inference(operands, state, extent, threads)
+        outputs, ends = program.run_inference(operands, state, extent, threads, into)
     return outputs, ends
 
 

@@ -125,8 +125,9 @@ class CompiledStream:
             self._rooms = [(room, room.data_ptr()) for room in rooms]
         table, address = self._turns[self._swapped]
         if self._raw:
+            address_of_x = x.data_ptr()
             for place, _, offset in self._inputs:
-                table[place] = x.data_ptr() + offset
+                table[place] = address_of_x + offset
         else:
             with torch.no_grad():
                 inputs = self.recurrence.operands(self.cell, x).inputs

@@ -51,15 +51,19 @@ class Stream:
         Raises:
             ConfigError: x has another shape or type.
         """
+        if x.shape != self._shape or x.dtype is not self._type or not x.is_contiguous():
+            x = self._checked(x)
+        for layer in self._layers:
+            x = layer(x)
+        return x
+
+    def _checked(self, x: Tensor) -> Tensor:
         if x.shape != self._shape or x.dtype is not self._type:
             raise ConfigError(
                 f"x: wrong shape or type (got {tuple(x.shape)} of {x.dtype}); {tuple(self._shape)} of {self._type}; "
                 "one time step"
             )
-        x = x.contiguous()
-        for layer in self._layers:
-            x = layer(x)
-        return x
+        return x.contiguous()
 
     @property
     def state(self) -> tuple[Any, ...]:

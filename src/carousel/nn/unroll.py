@@ -178,6 +178,8 @@ class _Pick(torch.autograd.Function):
 
 def _pick(x: Tensor, rows: Tensor, back: Tensor, lost: Tensor | None, blank: Tensor | None = None) -> Tensor:
     """x[rows], but zero in the rows `blank`; `back` are the rows of that which give x again, but for those `lost`."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return _Pick.forward(x, rows, back, lost, blank)
     picked: Tensor = _Pick.apply(x, rows, back, lost, blank)  # type: ignore[no-untyped-call]
     return picked
 
