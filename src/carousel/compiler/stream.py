@@ -66,17 +66,20 @@ class CompiledStream:
             operands = self.recurrence.operands(self.cell, like)
         self._raw = len(operands.inputs) == 1 and operands.inputs[0] is like
         self._held: list[Any] = [*operands.weights, *operands.vectors]
-        words, self._inputs, self._read, self._written = [], [], [], []
+        words: list[int] = []
+        self._inputs: list[tuple[int, int, int]] = []
+        self._read = self._written = len(self.loop.entries)  # a word that nothing reads
         for place, entry in enumerate(self.loop.entries):
             if entry[0] == "address" and entry[1].kind == "input":
                 self._inputs.append((place, entry[1].key[0], 4 * entry[1].key[1]))
             elif entry[0] == "address" and entry[1].kind == "field" and entry[1].key == (0,):
-                self._written.append(place)
+                self._written = place
             elif entry[0] == "initial" and entry[1].key == (0,):
-                self._read.append(place)
+                self._read = place
             words.append(self._word(entry, operands, turn=0))
-        pairs = zip(self.loop.entries, words, strict=True)
-        other = [self._word(entry, operands, turn=1) if _turns(entry) else word for entry, word in pairs]
+        words.append(0)
+        pairs = zip(self.loop.entries, words, strict=False)
+        other = [self._word(entry, operands, turn=1) if _turns(entry) else word for entry, word in pairs] + [0]
         tables = [(c_int64 * len(words))(*words), (c_int64 * len(words))(*other)]
         self._turns, self._swapped = [(table, addressof(table)) for table in tables], False
 
@@ -133,11 +136,9 @@ class CompiledStream:
                 inputs = self.recurrence.operands(self.cell, x).inputs
             for place, tensor, offset in self._inputs:
                 table[place] = inputs[tensor].data_ptr() + offset
-        for place in self._read:
-            table[place] = self._address
+        table[self._read] = self._address
         output, room = self._rooms.pop()
-        for place in self._written:
-            table[place] = room
+        table[self._written] = room
         self._call(address)  # which reads the output before: it must live until here
         self._output, self._address, self._swapped = output, room, not self._swapped
         return output
