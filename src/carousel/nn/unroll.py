@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,6 +105,8 @@ class Layout:
     sizes: list[int]  # the sequences alive at each step, down to the last with any; none if all live to the end
     order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
     rows: Tensor | None = None  # (Σ sizes,) where in (T·B, ...) each real step is; None if nothing is padded
+    back: Tensor | None = None  # (T·B,) which of them is there, any in the padding
+    padding: Tensor | None = None  # where in (T·B, ...) there is none
 
     @classmethod
     def of(cls, inputs: Tensor, lengths: Tensor | None) -> Layout:
@@ -114,38 +117,32 @@ class Layout:
         if lengths.shape != (B,) or lengths.is_floating_point() or lengths.dtype == torch.bool:
             got = f"{tuple(lengths.shape)} of {lengths.dtype}"
             raise ConfigError(f"lengths: wrong shape or type (got {got}); integers of shape ({B},); one per sequence")
-        falling, order = lengths.cpu().sort(descending=True, stable=True)
-        longest, shortest = int(falling[0]), int(falling[-1])
+        steps = np.asarray(lengths.tolist())
+        order = np.argsort(-steps, kind="stable")
+        longest, shortest = int(steps[order[0]]), int(steps[order[-1]])
         if shortest < 1 or longest > T:
             outside = shortest if shortest < 1 else longest
             raise ConfigError(f"lengths: out of range (got {outside}); 1 to {T}, the time steps; drop empty sequences")
         if shortest == T:
             return cls((T, B), [B] * T)
-        time = torch.arange(longest)[:, None]
-        alive = time < falling  # (longest, B)
-        rows = (time * B + order)[alive]
-        return cls((T, B), alive.sum(1).tolist(), order.to(inputs.device), rows.to(inputs.device))
+        time, rank = np.arange(T)[:, None], np.argsort(order)
+        alive = time < steps  # (T, B)
+        sizes = alive.sum(1)
+        back = np.where(alive, (np.cumsum(sizes) - sizes)[:, None] + rank, 0).ravel()
+        rows = (time * B + order)[alive[:, order]]
+        places = (torch.from_numpy(found).to(inputs.device) for found in (order, rows, back, np.flatnonzero(~alive)))
+        return cls((T, B), sizes[:longest].tolist(), *places)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(T, B, ...) -> (Σ sizes, ...)."""
         flat = padded.flatten(0, 1)
-        return flat if self.rows is None else _pick(flat, self.rows, *self._back)
+        return flat if self.rows is None else _pick(flat, self.rows, self.back, self.padding)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
         if self.rows is not None:
-            back, padding = self._back
-            packed = _pick(packed, back, self.rows, None, padding)
+            packed = _pick(packed, self.back, self.rows, None, self.padding)
         return packed.view(*self.shape, *packed.shape[1:])
-
-    @cached_property
-    def _back(self) -> tuple[Tensor, Tensor]:
-        """(T·B,) which packed row belongs there, any in the padding; and where the padding is."""
-        assert self.rows is not None
-        T, B = self.shape
-        back = torch.full((T * B,), -1, device=self.rows.device)
-        back[self.rows] = torch.arange(len(self.rows), device=self.rows.device)
-        return back.clamp(min=0), (back < 0).nonzero().flatten()
 
     def sort(self, state: Any) -> Any:
         """The state with its sequences in the order of packing."""
@@ -176,8 +173,11 @@ class _Pick(torch.autograd.Function):
         return _pick(grad, back, rows, blank, lost), None, None, None, None
 
 
-def _pick(x: Tensor, rows: Tensor, back: Tensor, lost: Tensor | None, blank: Tensor | None = None) -> Tensor:
+def _pick(
+    x: Tensor, rows: Tensor | None, back: Tensor | None, lost: Tensor | None, blank: Tensor | None = None
+) -> Tensor:
     """x[rows], but zero in the rows `blank`; `back` are the rows of that which give x again, but for those `lost`."""
+    assert rows is not None and back is not None
     if not (torch.is_grad_enabled() and x.requires_grad):
         return _Pick.forward(x, rows, back, lost, blank)
     picked: Tensor = _Pick.apply(x, rows, back, lost, blank)  # type: ignore[no-untyped-call]
