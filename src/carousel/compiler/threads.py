@@ -46,7 +46,7 @@ class Trial:
 
     @property
     def settled(self) -> bool:
-        return self.calls >= WARM + TRIED
+        return self.calls >= WARM + TRIED or LONG < min(self.best.values()) <= max(self.best.values()) < math.inf
 
     @property
     def together(self) -> bool:
@@ -54,14 +54,15 @@ class Trial:
         return self.best[True] <= self.best[False] if self.settled else self.calls % 2 == 0
 
     def learn(self, together: bool, seconds: float) -> None:
-        if WARM <= self.calls < WARM + TRIED:
+        if WARM <= self.calls < WARM + TRIED or (seconds > LONG and not self.settled):
             self.best[together] = min(self.best[together], seconds)
         self.calls += 1
         if self.calls == AGAIN:
             self.__init__()  # type: ignore[misc]
 
 
-WARM, TRIED, AGAIN = 2, 6, 2000  # calls: not counted, counted, and after how many all is asked anew
+WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
+LONG = 0.01  # seconds: of work that takes longer, one call of each kind says enough
 TRIALS: dict[Any, Trial] = {}
 
 
