@@ -1,7 +1,7 @@
 """Compiled time loops as functions that PyTorch differentiates.
 
-`unroll` is an autograd function over the operands of the loop. Where PyTorch itself must look through the call
-(`torch.compile`, `torch.func`), `operator` is used instead, the same thing as an opaque operator of `torch.library`.
+`unroll` is an autograd function over the operands of the loop, the quickest way. Where PyTorch itself must look through
+the call, the same thing is `functional` under `torch.func` and `operator` under `torch.compile`.
 """
 
 from __future__ import annotations
@@ -27,32 +27,23 @@ def unroll(
     into: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """Outputs (N, H), without a gradient `into` a given tensor, and the state after each sequence's own last step."""
-    operands = Operands([_rows(tensor) for tensor in operands.inputs], operands.weights, _contiguous(operands.vectors))
-    state = _contiguous(state)
+    operands, state = functional.laid_out(operands), functional.contiguous(state)
     tensors = [*operands.inputs, *operands.weights, *operands.vectors, *state]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        counts = tuple(map(len, operands))
+        counts = (*map(len, operands), len(state))
         outputs, *ends = _Unroll.apply(program, extent, threads, counts, *tensors)  # type: ignore[no-untyped-call]
     else:
         outputs, ends = program.run_inference(operands, state, extent, threads, into)
     return outputs, ends
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(1) == 1 or tensor.shape[1] == 1 else tensor.contiguous()
-
-
-def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.contiguous() for tensor in tensors]
-
-
 class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, program: Program, extent: Extent, threads: int, counts: tuple[int, int, int], *tensors: Tensor
+        ctx: Any, program: Program, extent: Extent, threads: int, counts: tuple[int, ...], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        operands, state = _split(tensors, counts)
-        fields, kept = program.run_training(operands, state, extent, threads)
+        *groups, state, _ = functional.cut(tensors, counts)
+        fields, kept = program.run_training(Operands(*groups), state, extent, threads)
         ctx.program, ctx.extent, ctx.threads, ctx.counts = program, extent, threads, counts
         ctx.save_for_backward(*tensors, *fields, *kept)
         ctx.set_materialize_grads(False)
@@ -61,33 +52,20 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *grad_ends: Tensor | None) -> tuple[Any, ...]:
         program, counts = ctx.program, ctx.counts
-        given = sum(counts) + len(grad_ends)
+        given = sum(counts)
         kept_tensors = ctx.saved_tensors  # read once: under checkpointing it computes them
         tensors, saved = kept_tensors[:given], kept_tensors[given:]
         wanted = ctx.needs_input_grad[4:]
         grads = [grad, *grad_ends]
         if torch.is_grad_enabled() or functional.batched(grads):  # the gradient will be differentiated, or is many
-            groups = (*counts, len(grad_ends))
-            gradients = functional.gradients(program, ctx.extent, groups, tensors, grads, wanted)
+            gradients = functional.gradients(program, ctx.extent, counts, tensors, grads, wanted)
         else:
-            operands, state = _split(tensors, counts)
+            *groups, state, _ = functional.cut(tensors, counts)
             fields, kept = saved[: len(state)], saved[len(state) :]
             first = {"weight": counts[0], "vector": counts[0] + counts[1]}
             found = program.run_backward(
-                operands, state, fields, kept, grads, ctx.extent, ctx.threads,
+                Operands(*groups), state, fields, kept, grads, ctx.extent, ctx.threads,
                 lambda kind, k: wanted[first[kind] + k],
             )  # fmt: skip
             gradients = [gradient for kind in found for gradient in kind]
         return None, None, None, None, *gradients
-
-
-def _split(tensors: Sequence[Tensor], counts: tuple[int, int, int]) -> tuple[Operands, list[Tensor]]:
-    inputs, weights, vectors = counts
-    return (
-        Operands(
-            list(tensors[:inputs]),
-            list(tensors[inputs : inputs + weights]),
-            list(tensors[inputs + weights : inputs + weights + vectors]),
-        ),
-        list(tensors[inputs + weights + vectors :]),
-    )

@@ -30,7 +30,7 @@ def unroll(
 
 def run(program: Program, operands: Operands, state: Sequence[Tensor], extent: Extent, training: bool) -> list[Tensor]:
     """The outputs and final state; in training every field of all steps, the final state, and what is kept."""
-    operands, state, parts = _laid_out(operands), _contiguous(state), threads.count(extent.batch)
+    operands, state, parts = laid_out(operands), contiguous(state), threads.count(extent.batch)
     if not training:
         outputs, ends = program.run_inference(operands, state, extent, parts)
         return [outputs, *ends]
@@ -53,7 +53,7 @@ def run_backward(
         saved: fields of all steps and what was kept.
         grads: of the outputs, and of each field of the final state.
     """
-    operands, state, saved = _laid_out(operands), _contiguous(state), _contiguous(saved)
+    operands, state, saved = laid_out(operands), contiguous(state), contiguous(saved)
     first = {"weight": len(operands.inputs), "vector": len(operands.inputs) + len(operands.weights)}
     groups = program.run_backward(
         operands, state, saved[: len(state)], saved[len(state) :], grads, extent, threads.count(extent.batch),
@@ -63,12 +63,12 @@ def run_backward(
     return [gradient for gradient, want in zip(found, wanted, strict=True) if want and gradient is not None]
 
 
-def _laid_out(operands: Operands) -> Operands:
+def laid_out(operands: Operands) -> Operands:
     inputs = [tensor if tensor.stride(1) == 1 else tensor.contiguous() for tensor in operands.inputs]
-    return Operands(inputs, list(operands.weights), _contiguous(operands.vectors))
+    return Operands(inputs, list(operands.weights), contiguous(operands.vectors))
 
 
-def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+def contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.contiguous() for tensor in tensors]
 
 
@@ -103,11 +103,12 @@ class _Unroll(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         wanted, given, fields = ctx.needs_input_grad[3:], sum(ctx.counts), ctx.counts[3]
         asked = [grads[0], *grads[fields : 2 * fields]]
+        saved = ctx.saved_tensors  # read once: under checkpointing it computes them
         if batched(asked):
-            found = gradients(ctx.program, ctx.extent, ctx.counts, ctx.saved_tensors[:given], asked, wanted)
+            found = gradients(ctx.program, ctx.extent, ctx.counts, saved[:given], asked, wanted)
         else:
-            counts = (*ctx.counts, len(ctx.saved_tensors) - given)
-            tensors = (*ctx.saved_tensors, *asked)
+            counts = (*ctx.counts, len(saved) - given)
+            tensors = (*saved, *asked)
             made = iter(_Backward.apply(ctx.program, ctx.extent, counts, wanted, *tensors))  # type: ignore[no-untyped-call]
             found = [next(made) if want else None for want in wanted]
         return None, None, None, *found

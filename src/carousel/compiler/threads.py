@@ -58,7 +58,7 @@ class Trial:
             self.best[together] = min(self.best[together], seconds)
         self.calls += 1
         if self.calls == AGAIN:
-            self.__init__()  # type: ignore[misc]
+            self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
 
 
 WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
