@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,10 @@ class Highway(Cell):
         (self.third,) = self.other_block = Packed(input_size, hidden_size, maps=1, bias=False)
         self.peephole = nn.Parameter(torch.randn(hidden_size))
         self.norm = nn.LayerNorm(hidden_size)
+
+    def recurrent_weights(self) -> Iterator[Tensor]:
+        yield from super().recurrent_weights()
+        yield self.peephole
 
     def step(self, x: Tensor, state: State) -> State:
         h, m = state
@@ -51,7 +55,11 @@ class Branching(Cell):
 
 @dataclass(frozen=True)
 class Case:
-    """A cell to test, and the module of torch.nn that it should equal, if there is one."""
+    """A cell to test, and the module of torch.nn that it should equal, if there is one.
+
+    Without its recurrent weights, each is a feed-forward unit, see `test_cell`; `feed_forward=False` if not, for a
+    reason to be given in its line.
+    """
 
     name: str
     make: Callable[..., Cell]
@@ -59,6 +67,7 @@ class Case:
     torch_module: type[nn.RNNBase] | None = None
     torch_options: dict[str, Any] | None = None
     traceable: bool = True
+    feed_forward: bool = True
 
     def cell(self, input_size: int = 3, hidden_size: int = 4, seed: int = 0) -> Cell:
         """A new cell in float64, its weights drawn from the seed."""

@@ -35,9 +35,8 @@ def test_the_state_is_named_and_its_first_field_is_the_output(case: Case) -> Non
     cell = case.cell()
     state = cell.step(torch.randn(2, 3, dtype=torch.float64), cell.initial_state(2))
     assert isinstance(state, cell.State)
-    assert state[0] is state.h
     assert [field.shape for field in state] == [field.shape for field in cell.initial_state(2)]
-    assert state.h.shape == (2, cell.output_size)
+    assert state[0].shape == (2, cell.output_size)
 
 
 @every_cell
@@ -73,7 +72,7 @@ def test_a_step_can_be_traced_as_plain_operations(case: Case) -> None:
 def test_the_state_dict_carries_everything(case: Case) -> None:
     cell, other = case.cell(seed=0), case.cell(seed=1)
     x, state = torch.randn(2, 3, dtype=torch.float64), random_state(cell, 2)
-    assert not torch.equal(other.step(x, state).h, cell.step(x, state).h)
+    assert not torch.equal(other.step(x, state)[0], cell.step(x, state)[0])
     other.load_state_dict(cell.state_dict())
     assert_same(list(other.step(x, state)), list(cell.step(x, state)), tolerance=0)
 
@@ -82,14 +81,38 @@ def test_the_state_dict_carries_everything(case: Case) -> None:
 def test_a_copy_reads_its_own_weights(case: Case) -> None:
     cell = case.cell()
     x, state = torch.randn(2, 3, dtype=torch.float64), random_state(cell, 2)
-    before = cell.step(x, state).h
+    before = cell.step(x, state)[0]
     twin = copy.deepcopy(cell)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.mul_(3)
-    assert torch.equal(cell.step(x, state).h, before)
-    assert not torch.equal(twin.step(x, state).h, before)
+    assert torch.equal(cell.step(x, state)[0], before)
+    assert not torch.equal(twin.step(x, state)[0], before)
     assert all(g.any() for g in gradients(list(twin.step(x, state)), [p for p in twin.parameters() if p.ndim == 2]))
+
+
+@every_cell
+def test_without_recurrent_weights_it_is_a_feed_forward_unit(case: Case) -> None:
+    """Gates and candidates see x alone: what of the state still matters is carried over by a map affine in the state.
+
+    So a cell without a carried state computes a function of x, and a gated one s' = f(x) ⊙ s + g(x).
+    """
+    if not case.feed_forward:
+        return
+    cell = case.cell()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    one, other = random_state(cell, 2), random_state(cell, 2)
+    assert not all(map(torch.equal, cell.step(x, one), cell.step(x, other)))
+    with torch.no_grad():
+        for weight in cell.recurrent_weights():
+            weight.zero_()
+    new, new_other = cell.step(x, one), cell.step(x, other)
+    between = cell.step(x, cell.State(*((a + b) / 2 for a, b in zip(one, other, strict=True))))
+    for field in cell.State._fields:
+        replaced = cell.step(x, one._replace(**{field: getattr(other, field)}))
+        if not all(map(torch.equal, replaced, new)):  # the field is carried over
+            middle = (getattr(new, field) + getattr(new_other, field)) / 2
+            assert_same([getattr(between, field)], [middle])
 
 
 def test_packed_maps_are_the_rows_of_one_block() -> None:
@@ -134,9 +157,7 @@ def test_every_name_makes_its_cell(name: str) -> None:
 def test_an_unknown_name_gives_the_nearest(typed: str, meant: str) -> None:
     with pytest.raises(ConfigError) as caught:
         cell_class(typed)
-    assert str(caught.value) == (
-        f"cell: unknown (got {typed!r}); elman, lstm, gru, gru-reset-after; did you mean {meant!r}?"
-    )
+    assert str(caught.value) == (f"cell: unknown (got {typed!r}); {', '.join(CELLS)}; did you mean {meant!r}?")
 
 
 @pytest.mark.parametrize(("sizes", "name"), [((0, 4), "input_size"), ((3, -1), "hidden_size")])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 
+from carousel.cells.activations import ACTIVATIONS
 from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.elman import Elman
 from carousel.cells.gru import GRU, ResetAfterGRU
+from carousel.cells.initialisation import identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
 from carousel.cells.lstm import LSTM, ProjectedLSTM
 from carousel.errors import ConfigError
 
 __all__ = [
+    "ACTIVATIONS",
     "CELLS",
     "GRU",
     "LSTM",
@@ -23,6 +26,8 @@ __all__ = [
     "ResetAfterGRU",
     "cell_class",
     "from_torch",
+    "identity_",
+    "orthogonal_",
     "to_torch",
 ]
 

@@ -166,5 +166,11 @@ class Cell(nn.Module):
         zeros = torch.zeros(batch, self.hidden_size, device=device, dtype=dtype)
         return self.State(*(zeros for _ in self.State._fields))
 
+    def recurrent_weights(self) -> Iterator[Tensor]:
+        """What the state is multiplied by: the U of every map. A cell with others besides gives those too."""
+        for block in self.modules():
+            if isinstance(block, Packed):
+                yield from (affine.U for affine in block)
+
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}"

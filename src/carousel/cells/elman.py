@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from carousel.cells.activations import Activation, activation_function
 from carousel.cells.cell import Cell, Packed
-from carousel.errors import ConfigError
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-    "sigmoid": torch.sigmoid,
-}
 
 
 class Elman(Cell):
@@ -26,11 +18,12 @@ class Elman(Cell):
     Elman 1990, "Finding structure in time", Cognitive Science 14(2), 179-211, fig. 2.
 
     Args:
-        activation: φ, one of "tanh", "relu", "sigmoid", or any function of one tensor.
+        activation: φ, a name in `carousel.cells.ACTIVATIONS`, or any function of one tensor.
 
     Notes:
         φ is tanh by default, as is usual since; the paper's units are logistic: `activation="sigmoid"`.
 
+    >>> import torch
     >>> cell = Elman(input_size=3, hidden_size=4, activation="relu")
     >>> state = cell.step(torch.ones(2, 3), cell.initial_state(2))
     >>> state.h.shape
@@ -45,15 +38,11 @@ class Elman(Cell):
         input_size: int,
         hidden_size: int,
         *,
-        activation: str | Callable[[Tensor], Tensor] = "tanh",
+        activation: str | Activation = "tanh",
         bias: bool = True,
     ) -> None:
         super().__init__(input_size, hidden_size)
-        if isinstance(activation, str) and activation not in ACTIVATIONS:
-            raise ConfigError(
-                f"activation: unknown (got {activation!r}); {', '.join(ACTIVATIONS)}; name one or give a function"
-            )
-        self.activation = ACTIVATIONS[activation] if isinstance(activation, str) else activation
+        self.activation = activation_function(activation)
         (self.candidate,) = self.packed = Packed(input_size, hidden_size, maps=1, bias=bias)
 
     def step(self, x: Tensor, state: State) -> State:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from carousel.cells.activations import ACTIVATIONS
 from carousel.cells.cell import Cell
-from carousel.cells.elman import ACTIVATIONS, Elman
+from carousel.cells.elman import Elman
 from carousel.cells.gru import ResetAfterGRU
 from carousel.cells.lstm import LSTM, ProjectedLSTM
 from carousel.errors import ConfigError

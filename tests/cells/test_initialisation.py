@@ -1,0 +1,58 @@
+"""How recurrent weights may start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cell_registry import Case, assert_same, every_cell
+
+from carousel.cells import GRU, LSTM, ProjectedLSTM, identity_, orthogonal_
+from carousel.nn import Recurrent, unroll
+
+
+@every_cell
+def test_every_recurrent_map_is_orthogonal_by_itself(case: Case) -> None:
+    cell = orthogonal_(case.cell(), gain=2.0)
+    maps = [weight for weight in cell.recurrent_weights() if weight.dim() == 2]
+    assert maps
+    for U in maps:
+        square = U @ U.t() if len(U) <= U.shape[1] else U.t() @ U
+        assert_same([square.detach()], [4 * torch.eye(len(square), dtype=torch.float64)])
+    assert not any(torch.equal(maps[0], other) for other in maps[1:])
+
+
+def test_nothing_else_is_changed() -> None:
+    cell = GRU(3, 4)
+    before = {name: value.clone() for name, value in cell.state_dict().items()}
+    orthogonal_(cell)
+    changed = {name for name, value in cell.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"packed.weight_hidden"}
+
+
+def test_a_network_is_made_of_cells() -> None:
+    network = orthogonal_(Recurrent("lstm", 3, 4, layers=2, bidirectional=True))
+    maps = [U for cell in network.cells for U in cell.recurrent_weights()]  # type: ignore[operator]
+    assert len(maps) == 16
+    for U in maps:
+        assert_same([(U.t() @ U).detach()], [torch.eye(4)], tolerance=1e-5)
+
+
+def test_a_generator_decides() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        return orthogonal_(LSTM(3, 4), generator=torch.Generator().manual_seed(seed)).packed.weight_hidden
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_identity_is_that_of_every_map() -> None:
+    assert torch.equal(identity_(GRU(3, 4), 0.5).packed.weight_hidden, 0.5 * torch.eye(4).repeat(3, 1))
+    assert torch.equal(identity_(ProjectedLSTM(3, 4, projection_size=2)).input.U, torch.eye(4, 2))
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.5])
+def test_a_linear_unit_keeps_what_it_holds(gain: float) -> None:
+    [cell] = orthogonal_(Recurrent("elman", 3, 8, activation="identity", bias=False), gain).cells
+    start = cell.State(torch.randn(2, 8))  # type: ignore[operator]
+    _, final = unroll(cell, torch.zeros(10, 2, 3), start)  # type: ignore[arg-type]
+    assert_same([final.h.detach().norm(dim=1)], [gain**10 * start.h.norm(dim=1)], tolerance=1e-5)
