@@ -10,7 +10,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from carousel.cells import GRU, LSTM, Cell, Elman, Packed, ProjectedLSTM, ResetAfterGRU
+from carousel.cells import (
+    GRU,
+    IRNN,
+    LSTM,
+    MRNN,
+    Cell,
+    Elman,
+    IndRNN,
+    Jordan,
+    Packed,
+    ProjectedLSTM,
+    ResetAfterGRU,
+)
 
 
 class Highway(Cell):
@@ -88,6 +100,14 @@ CASES = [
     Case("elman-sigmoid", Elman, {"activation": "sigmoid"}),
     Case("elman-function", Elman, {"activation": lambda a: a / (1 + a.abs())}),
     Case("elman-module", Elman, {"activation": nn.SELU()}),
+    Case("irnn", IRNN, {"scale": 0.5}),
+    Case("jordan", Jordan, {}),
+    Case("jordan-wide", Jordan, {"output_size": 6, "output_activation": "sigmoid"}),
+    Case("jordan-no-bias", Jordan, {"activation": "softsign", "bias": False}),
+    Case("indrnn", IndRNN, {}),
+    Case("indrnn-no-bias", IndRNN, {"activation": "tanh", "longest": 5, "bias": False}),
+    Case("mrnn", MRNN, {}),
+    Case("mrnn-factors", MRNN, {"factor_size": 2, "bias": False}),
     Case("lstm", LSTM, {}, nn.LSTM),
     Case("lstm-no-bias", LSTM, {"bias": False}, nn.LSTM, {"bias": False}),
     Case("lstm-projected", ProjectedLSTM, {"projection_size": 2}, nn.LSTM, {"proj_size": 2}),
@@ -109,6 +129,11 @@ def random_state(cell: Cell, batch: int) -> Any:
     """A state that is not zero and wants a gradient."""
     fields = cell.initial_state(batch)
     return cell.State(*(torch.randn_like(field).requires_grad_() for field in fields))
+
+
+def arrays(cell: Cell) -> dict[str, Any]:
+    """The weights by name, for equations written with NumPy."""
+    return {name: parameter.detach().numpy() for name, parameter in cell.named_parameters()}
 
 
 def gradients(results: list[Tensor], of: list[Tensor]) -> list[Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from cell_registry import Case, assert_same, every_cell
@@ -12,13 +14,15 @@ from carousel.nn import Recurrent, unroll
 
 @every_cell
 def test_every_recurrent_map_is_orthogonal_by_itself(case: Case) -> None:
-    cell = orthogonal_(case.cell(), gain=2.0)
-    maps = [weight for weight in cell.recurrent_weights() if weight.dim() == 2]
-    assert maps
-    for U in maps:
-        square = U @ U.t() if len(U) <= U.shape[1] else U.t() @ U
-        assert_same([square.detach()], [4 * torch.eye(len(square), dtype=torch.float64)])
-    assert not any(torch.equal(maps[0], other) for other in maps[1:])
+    weights, before = ([*cell.recurrent_weights()] for cell in (orthogonal_(case.cell(), gain=2.0), case.cell()))
+    for weight, old in zip(weights, before, strict=True):
+        if weight.dim() == 2:
+            square = weight @ weight.t() if len(weight) <= weight.shape[1] else weight.t() @ weight
+            assert_same([square.detach()], [4 * torch.eye(len(square), dtype=torch.float64)])
+        else:
+            assert torch.equal(weight, old)
+    maps = [weight for weight in weights if weight.dim() == 2]
+    assert not any(torch.equal(one, other) for one, other in pairwise(maps))
 
 
 def test_nothing_else_is_changed() -> None:

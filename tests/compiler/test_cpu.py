@@ -13,7 +13,7 @@ from differential import OURS, Problem, check, random_problem, row_by_row
 from torch import Tensor
 from user_cells import USER_CELLS, Deep, NormedTogether, PerSequence, Zoneout
 
-from carousel.cells import GRU, LSTM, Cell
+from carousel.cells import ACTIVATIONS, GRU, LSTM, Cell, Elman
 from carousel.compiler import engine, known, reference
 from carousel.compiler.extent import extent
 from carousel.compiler.function import unroll as run_operands
@@ -34,6 +34,12 @@ def test_every_cell_of_the_registry(case: Case) -> None:
     torch.manual_seed(1)
     check(problem_of(case.make(3, 5, **case.options), 4, 6, [4, 2, 1, 4, 3, 3]))
     check(problem_of(case.make(2, 7, **case.options), 3, 2))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_that_has_a_name(name: str) -> None:
+    torch.manual_seed(1)
+    check(problem_of(Elman(3, 5, activation=name), 4, 6, [4, 2, 1, 4, 3, 3]))
 
 
 @pytest.mark.parametrize("name", USER_CELLS)

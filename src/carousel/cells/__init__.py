@@ -6,21 +6,27 @@ import difflib
 
 from carousel.cells.activations import ACTIVATIONS
 from carousel.cells.cell import Affine, Cell, Packed
-from carousel.cells.elman import Elman
+from carousel.cells.elman import IRNN, Elman, Jordan
 from carousel.cells.gru import GRU, ResetAfterGRU
+from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
 from carousel.cells.lstm import LSTM, ProjectedLSTM
+from carousel.cells.mrnn import MRNN
 from carousel.errors import ConfigError
 
 __all__ = [
     "ACTIVATIONS",
     "CELLS",
     "GRU",
+    "IRNN",
     "LSTM",
+    "MRNN",
     "Affine",
     "Cell",
     "Elman",
+    "IndRNN",
+    "Jordan",
     "Packed",
     "ProjectedLSTM",
     "ResetAfterGRU",
@@ -33,6 +39,10 @@ __all__ = [
 
 CELLS: dict[str, type[Cell]] = {
     "elman": Elman,
+    "irnn": IRNN,
+    "jordan": Jordan,
+    "indrnn": IndRNN,
+    "mrnn": MRNN,
     "lstm": LSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
