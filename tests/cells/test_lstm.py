@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pytest
 import torch
 from cell_registry import assert_same
+from transcription import Array, assert_transcribed
 
-from carousel.cells import LSTM, ProjectedLSTM
+from carousel.cells import LSTM, LSTM1997, ProjectedLSTM
 from carousel.errors import ConfigError
 from carousel.nn import unroll
 
@@ -74,3 +78,55 @@ def test_a_projection_that_is_not_narrower_is_refused(size: int) -> None:
     assert str(caught.value) == (
         f"projection_size: does not fit (got {size}); 1 to 3, below hidden_size; LSTM has no projection"
     )
+
+
+def test_half_of_the_hidden_size_is_projected_to() -> None:
+    assert [ProjectedLSTM(3, size).projection_size for size in (2, 3, 8)] == [1, 1, 4]
+    with pytest.raises(ConfigError) as caught:
+        ProjectedLSTM(3, 1)
+    assert str(caught.value) == "hidden_size: too narrow to project (got 1); 2 or more; LSTM has no projection"
+
+
+def test_a_projection_of_everything_is_an_lstm() -> None:
+    """P = H and R = 1, which the constructor refuses for being an LSTM."""
+    cell, projected = LSTM(3, 4), ProjectedLSTM(3, 4)
+    projected.packed, projected.projection = cell.packed, torch.nn.Parameter(torch.eye(4))
+    projected.input, projected.forget, projected.candidate, projected.output = cell.packed
+    x, state = torch.randn(2, 3), cell.State(torch.randn(2, 4), torch.randn(2, 4))
+    assert_same(list(projected.step(x, state)), list(cell.step(x, state)), tolerance=1e-6)
+
+
+# As first published.
+
+
+def test_the_step_of_1997_is_the_equations() -> None:
+    def equations(w: Mapping[str, Array], x: Array, s: Mapping[str, Array]) -> Mapping[str, Array]:
+        def logistic(k: str) -> Array:
+            return 1 / (1 + np.exp(-(x @ w[f"W_{k}"].T + s["h"] @ w[f"U_{k}"].T + w[f"b_{k}"])))
+
+        c = s["c"] + logistic("i") * (4 * logistic("g") - 2)
+        return {"h": logistic("o") * (2 / (1 + np.exp(-c)) - 1), "c": c}
+
+    assert_transcribed(LSTM1997(3, 4), "igo", equations)
+
+
+def test_that_of_1997_is_an_lstm_that_never_forgets() -> None:
+    old, new = LSTM1997(3, 4), LSTM(3, 4, forget_bias=100.0)
+    with torch.no_grad():
+        for name, factor in (("input", 1.0), ("candidate", 0.5), ("output", 1.0)):
+            for part in ("W", "U", "b"):
+                getattr(getattr(new, name), part).copy_(factor * getattr(getattr(old, name), part))
+    h, c = torch.randn(2, 4), torch.randn(2, 4)
+    first, second = old.State(h, 2 * c), new.State(h, c)
+    for x in torch.randn(5, 2, 3):
+        first, second = old.step(x, first), new.step(x, second)
+        assert_same([first.h, first.c / 2], [second.h, second.c], tolerance=1e-6)
+
+
+def test_the_carousel_of_1997_keeps_an_error_constant() -> None:
+    cell = LSTM1997(3, 4)
+    torch.nn.init.constant_(cell.input.b, -100.0)  # type: ignore[arg-type]  # nothing comes in
+    start = cell.State(torch.zeros(1, 4), torch.full((1, 4), 5.0, requires_grad=True))
+    _, state = unroll(cell, torch.randn(200, 1, 3), start)
+    assert torch.equal(state.c, start.c)
+    assert torch.equal(torch.autograd.grad(state.c.sum(), start.c)[0], torch.ones(1, 4))

@@ -69,10 +69,11 @@ def test_batch_first_is_the_transpose(case: Case) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_by_name_by_class_and_ready_made_are_one(name: str) -> None:
     inputs, results = torch.randn(5, 2, 3), []
+    width = CELLS[name](3, 4).output_size
     for make in (
         lambda: Recurrent(name, 3, 4, layers=2),
         lambda: Recurrent(CELLS[name], 3, 4, layers=2),
-        lambda: Recurrent([CELLS[name](3, 4), CELLS[name](4, 4)]),
+        lambda: Recurrent([CELLS[name](3, 4), CELLS[name](width, 4)]),
     ):
         torch.manual_seed(0)
         results.append(make()(inputs)[0])

@@ -11,7 +11,17 @@ from carousel.cells.gru import GRU, ResetAfterGRU
 from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
-from carousel.cells.lstm import LSTM, ProjectedLSTM
+from carousel.cells.lstm import LSTM, LSTM1997, ProjectedLSTM
+from carousel.cells.lstm_variants import (
+    CoupledLSTM,
+    FullGateLSTM,
+    NoForgetGateLSTM,
+    NoInputActivationLSTM,
+    NoInputGateLSTM,
+    NoOutputActivationLSTM,
+    NoOutputGateLSTM,
+    PeepholeLSTM,
+)
 from carousel.cells.mrnn import MRNN
 from carousel.errors import ConfigError
 
@@ -21,13 +31,22 @@ __all__ = [
     "GRU",
     "IRNN",
     "LSTM",
+    "LSTM1997",
     "MRNN",
     "Affine",
     "Cell",
+    "CoupledLSTM",
     "Elman",
+    "FullGateLSTM",
     "IndRNN",
     "Jordan",
+    "NoForgetGateLSTM",
+    "NoInputActivationLSTM",
+    "NoInputGateLSTM",
+    "NoOutputActivationLSTM",
+    "NoOutputGateLSTM",
     "Packed",
+    "PeepholeLSTM",
     "ProjectedLSTM",
     "ResetAfterGRU",
     "cell_class",
@@ -44,6 +63,17 @@ CELLS: dict[str, type[Cell]] = {
     "indrnn": IndRNN,
     "mrnn": MRNN,
     "lstm": LSTM,
+    "lstm-1997": LSTM1997,
+    "lstm-projected": ProjectedLSTM,
+    "lstm-peephole": PeepholeLSTM,
+    "lstm-nig": NoInputGateLSTM,
+    "lstm-nfg": NoForgetGateLSTM,
+    "lstm-nog": NoOutputGateLSTM,
+    "lstm-niaf": NoInputActivationLSTM,
+    "lstm-noaf": NoOutputActivationLSTM,
+    "lstm-cifg": CoupledLSTM,
+    "lstm-np": LSTM,
+    "lstm-fgr": FullGateLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
 }

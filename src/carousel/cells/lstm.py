@@ -13,6 +13,45 @@ from carousel.cells.cell import Cell, Packed
 from carousel.errors import ConfigError
 
 
+class LSTM1997(Cell):
+    """Long short-term memory as first published: no forget gate, the plain constant error carousel.
+
+        i_t = σ(W_i x_t + U_i h_{t-1} + b_i)
+        o_t = σ(W_o x_t + U_o h_{t-1} + b_o)
+        c_t = c_{t-1} + i_t ⊙ g(W_g x_t + U_g h_{t-1} + b_g)
+        h_t = o_t ⊙ h(c_t)
+
+    with the squashing functions g(a) = 4σ(a) − 2, within [-2, 2], and h(c) = 2σ(c) − 1, within [-1, 1].
+
+    Hochreiter and Schmidhuber 1997, Neural Computation 9(8), 1735-1780, section 4 and appendix A.1.
+
+    Notes:
+        One cell per memory block. The gradient is the whole one: the paper cuts it wherever it leaves a memory cell.
+        As g(a) = 2 tanh(a/2) and h(c) = tanh(c/2), it is an `LSTM` with f_t = 1, half of W_g, U_g, b_g and half of c.
+
+    >>> cell = LSTM1997(input_size=3, hidden_size=4)
+    >>> state = cell.step(torch.ones(2, 3), cell.initial_state(2))
+    >>> state.h.shape, state.c.shape
+    (torch.Size([2, 4]), torch.Size([2, 4]))
+    """
+
+    class State(NamedTuple):
+        h: Tensor  # (B, H)
+        c: Tensor  # (B, H)
+
+    def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__(input_size, hidden_size)
+        self.input, self.candidate, self.output = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
+
+    def step(self, x: Tensor, state: State) -> State:
+        i = torch.sigmoid(self.input(x, state.h))
+        g = 4 * torch.sigmoid(self.candidate(x, state.h)) - 2
+        o = torch.sigmoid(self.output(x, state.h))
+        c = state.c + i * g
+        h = o * (2 * torch.sigmoid(c) - 1)
+        return self.State(h, c)
+
+
 class LSTM(Cell):
     """Long short-term memory with a forget gate.
 
@@ -73,7 +112,8 @@ class ProjectedLSTM(Cell):
     Sak, Senior and Beaufays 2014, arXiv:1402.1128, eq. 7-12, with R their W_rm and h_t their r_t.
 
     Args:
-        projection_size: P, the width of h_t and of what the next layer reads; less than the hidden size.
+        projection_size: P, the width of h_t and of what the next layer reads; less than the hidden size, by default
+            half of it.
         forget_bias: as in `LSTM`.
 
     Notes:
@@ -90,9 +130,19 @@ class ProjectedLSTM(Cell):
         c: Tensor  # (B, H)
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, projection_size: int, forget_bias: float = 1.0, bias: bool = True
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        projection_size: int | None = None,
+        forget_bias: float = 1.0,
+        bias: bool = True,
     ) -> None:
         super().__init__(input_size, hidden_size)
+        if hidden_size == 1:
+            raise ConfigError("hidden_size: too narrow to project (got 1); 2 or more; LSTM has no projection")
+        if projection_size is None:
+            projection_size = hidden_size // 2
         if not 1 <= projection_size < hidden_size:
             raise ConfigError(
                 f"projection_size: does not fit (got {projection_size}); 1 to {hidden_size - 1}, below hidden_size; "
