@@ -22,6 +22,8 @@ from carousel.cells import (
     FullGateLSTM,
     IndRNN,
     Jordan,
+    MinGRU,
+    MinLSTM,
     NoForgetGateLSTM,
     NoInputActivationLSTM,
     NoInputGateLSTM,
@@ -134,11 +136,18 @@ CASES = [
     Case("gru-no-bias", GRU, {"bias": False}),
     Case("gru-reset-after", ResetAfterGRU, {}, nn.GRU),
     Case("gru-reset-after-no-bias", ResetAfterGRU, {"bias": False}, nn.GRU, {"bias": False}),
+    Case("mingru", MinGRU, {}),
+    Case("mingru-positive", MinGRU, {"positive": True, "bias": False}),
+    Case("minlstm", MinLSTM, {}),
+    Case("minlstm-positive", MinLSTM, {"positive": True}),
     Case("highway", Highway, {}),
     Case("branching", Branching, {}, traceable=False),
 ]
 
 every_cell = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_scan = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.cell().has_scan], ids=lambda case: case.name
+)
 every_torch_cell = pytest.mark.parametrize(
     "case", [case for case in CASES if case.torch_module], ids=lambda case: case.name
 )

@@ -137,6 +137,12 @@ def test_packed_maps_may_read_another_width() -> None:
     assert "recurrent_size=5" in repr(packed) and "recurrent_size" not in repr(Packed(3, 4, maps=2))
 
 
+def test_packed_maps_may_read_the_input_alone() -> None:
+    packed = Packed(3, 4, maps=2, recurrent_size=0)
+    assert sorted(packed.state_dict()) == ["bias", "weight_input"]
+    assert [affine.input(torch.zeros(2, 3)).shape for affine in packed] == [(2, 4), (2, 4)]
+
+
 def test_new_weights_are_within_the_bounds_of_torch() -> None:
     packed = Packed(50, 100, maps=3)
     for parameter in packed.parameters():
@@ -146,6 +152,13 @@ def test_new_weights_are_within_the_bounds_of_torch() -> None:
 def test_a_cell_without_a_step_says_so() -> None:
     with pytest.raises(NotImplementedError, match="Cell defines no step"):
         Cell(3, 4)(torch.zeros(2, 3), None)
+
+
+def test_a_cell_without_a_scan_says_so() -> None:
+    cell = cell_class("lstm")(3, 4)
+    assert not cell.has_scan
+    with pytest.raises(NotImplementedError, match="LSTM defines no scan"):
+        cell.scan(torch.zeros(5, 2, 3), cell.initial_state(2))
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -22,7 +22,9 @@ from carousel.cells.lstm_variants import (
     NoOutputGateLSTM,
     PeepholeLSTM,
 )
+from carousel.cells.minimal import MinGRU, MinLSTM
 from carousel.cells.mrnn import MRNN
+from carousel.cells.scan import linear_scan
 from carousel.errors import ConfigError
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "FullGateLSTM",
     "IndRNN",
     "Jordan",
+    "MinGRU",
+    "MinLSTM",
     "NoForgetGateLSTM",
     "NoInputActivationLSTM",
     "NoInputGateLSTM",
@@ -52,6 +56,7 @@ __all__ = [
     "cell_class",
     "from_torch",
     "identity_",
+    "linear_scan",
     "orthogonal_",
     "to_torch",
 ]
@@ -76,6 +81,8 @@ CELLS: dict[str, type[Cell]] = {
     "lstm-fgr": FullGateLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
+    "mingru": MinGRU,
+    "minlstm": MinLSTM,
 }
 
 

@@ -20,7 +20,7 @@ class Packed(nn.Module):
     Map `k` owns the rows `k·H ... (k+1)·H` of each parameter:
 
         weight_input   (K·H, I)   the maps' W, one below the other
-        weight_hidden  (K·H, R)   the maps' U
+        weight_hidden  (K·H, R)   the maps' U; None with a recurrent size of 0
         bias           (K·H,)     the maps' b; None without bias
 
     This is how `torch.nn.LSTM` and its like store theirs. Iterating gives the maps, one `Affine` each.
@@ -28,7 +28,7 @@ class Packed(nn.Module):
     Args:
         input_size, hidden_size, maps: I, H and K.
         bias: whether there is a b.
-        recurrent_size: R, the width of the h that the maps read; H by default.
+        recurrent_size: R, the width of the h that the maps read; H by default, 0 for maps of the input alone.
 
     >>> forget, update = packed = Packed(input_size=3, hidden_size=4, maps=2)
     >>> forget(torch.zeros(5, 3), torch.zeros(5, 4)).shape
@@ -37,6 +37,7 @@ class Packed(nn.Module):
     torch.Size([8, 3])
     """
 
+    weight_hidden: nn.Parameter
     bias: nn.Parameter | None
 
     def __init__(
@@ -46,7 +47,8 @@ class Packed(nn.Module):
         self.input_size, self.hidden_size, self.maps = input_size, hidden_size, maps
         self.recurrent_size = hidden_size if recurrent_size is None else recurrent_size
         self.weight_input = nn.Parameter(torch.empty(maps * hidden_size, input_size))
-        self.weight_hidden = nn.Parameter(torch.empty(maps * hidden_size, self.recurrent_size))
+        weight_hidden = nn.Parameter(torch.empty(maps * hidden_size, self.recurrent_size))
+        self.register_parameter("weight_hidden", weight_hidden if self.recurrent_size else None)
         self.register_parameter("bias", nn.Parameter(torch.empty(maps * hidden_size)) if bias else None)
         self.reset_parameters()
 
@@ -60,7 +62,8 @@ class Packed(nn.Module):
         """W, U and b of the maps `first` up to, not including, `last`."""
         rows = slice(first * self.hidden_size, last * self.hidden_size)
         bias = None if self.bias is None else self.bias[rows]
-        return self.weight_input[rows], self.weight_hidden[rows], bias
+        W, U = self.weight_input[rows], self.weight_hidden[rows] if self.recurrent_size else None
+        return W, U, bias  # type: ignore[return-value]  # nobody reads the U of maps that have none
 
     def forward(self, k: int, x: Tensor | None, h: Tensor | None) -> Tensor:
         """`W x + U h + b` of map `k`: (B, H). Without `h` it is `W x + b`, without `x` it is `U h`."""
@@ -123,6 +126,10 @@ class Cell(nn.Module):
     maps and writes `step`. `step` is ordinary PyTorch, a function of its arguments and parameters alone, and free of
     control flow that depends on tensors. Unrolling, stacking, lengths and dropout are not the cell's business.
 
+    A cell whose recurrence is linear in its state may also define `scan`: all steps at once, by `linear_scan` or its
+    like, with the same numbers as stepping and causal, so that what follows a step does not change it. Where that
+    holds for some of its settings only, `has_scan` says for which.
+
     >>> from typing import NamedTuple
     >>> class LeakyCell(Cell):
     ...     class State(NamedTuple):
@@ -155,6 +162,15 @@ class Cell(nn.Module):
         """The state after one more input, x: (B, I)."""
         raise NotImplementedError(f"{type(self).__name__} defines no step")
 
+    def scan(self, inputs: Tensor, state: Any) -> Any:
+        """The states after every step, each field (T, B, ...), for inputs (T, B, I) and the state before the first."""
+        raise NotImplementedError(f"{type(self).__name__} defines no scan")
+
+    @property
+    def has_scan(self) -> bool:
+        """Whether `scan` can stand in for stepping."""
+        return type(self).scan is not Cell.scan
+
     def forward(self, x: Tensor, state: Any) -> Any:
         return self.step(x, state)
 
@@ -169,7 +185,7 @@ class Cell(nn.Module):
     def recurrent_weights(self) -> Iterator[Tensor]:
         """What the state is multiplied by: the U of every map. A cell with others besides gives those too."""
         for block in self.modules():
-            if isinstance(block, Packed):
+            if isinstance(block, Packed) and block.recurrent_size:
                 yield from (affine.U for affine in block)
 
     def extra_repr(self) -> str:

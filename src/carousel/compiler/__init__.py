@@ -1,7 +1,7 @@
 """Any recurrence as fused kernels for the whole time loop: trace, derive, plan, and a backend."""
 
-from carousel.compiler.engine import Engine, check_engine, compiled, known
+from carousel.compiler.engine import Engine, check_engine, compiled, known, scans
 from carousel.compiler.engine import run as run_compiled
 from carousel.compiler.engine import stream as compiled_stream
 
-__all__ = ["Engine", "check_engine", "compiled", "compiled_stream", "known", "run_compiled"]
+__all__ = ["Engine", "check_engine", "compiled", "compiled_stream", "known", "run_compiled", "scans"]

@@ -1,4 +1,4 @@
-"""Which way a cell is run over time: compiled, or eagerly by PyTorch."""
+"""Which way a cell is run over time: compiled, by its scan, or eagerly by PyTorch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch._C._functorch import TransformType
 
-from carousel.cells import Cell
+from carousel.cells import CELLS, Cell
 from carousel.compiler import eager, threads
 from carousel.compiler.extent import extent
 from carousel.compiler.trace import Recurrence, Unsupported, trace
 from carousel.errors import ConfigError
 
-Engine = Literal["auto", "eager", "compiled"]
-ENGINES = ("auto", "eager", "compiled")
+Engine = Literal["auto", "eager", "compiled", "scan"]
+ENGINES = ("auto", "eager", "compiled", "scan")
 
 
 class Known:
@@ -79,13 +79,13 @@ def check_engine(engine: str) -> None:
 
 
 def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> Any:
-    """The program to run the cell on these inputs with, under `torch.compile` its names; None to run it eagerly.
+    """The program to run the cell on these inputs with, under `torch.compile` its names; None to run it another way.
 
     Raises:
         ConfigError: the engine is unknown, or it is "compiled" and the cell or the inputs cannot be.
     """
     check_engine(engine)
-    if engine == "eager":
+    if engine in ("eager", "scan"):
         return None
     if torch.compiler.is_compiling():
         from carousel.compiler.operator import names
@@ -99,7 +99,7 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
         if not isinstance(program, Unsupported):
             return program
         reason = str(program)
-        if engine == "auto" and type(cell) not in _WARNED:
+        if engine == "auto" and type(cell) not in _WARNED and not cell.has_scan:
             _WARNED.add(type(cell))
             warnings.warn(f"{type(cell).__name__} runs eagerly: the compiler does not know {reason}", stacklevel=4)
     if engine == "compiled":
@@ -111,6 +111,27 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
 
 
 _WARNED: set[type] = set()
+
+
+def scans(cell: Cell, inputs: Tensor, engine: Engine) -> bool:
+    """Whether the cell's scan is what runs it, where `compiled` found no program, rather than step after step.
+
+    Left to choose, it is where steps are expensive: on other devices, in a graph of `torch.compile`, which would hold
+    every one of them, and for a cell that the compiler does not know. Where a compiled loop can run, it is faster: a
+    recurrence without products is bound by memory, and the loop reads and writes everything once.
+
+    Raises:
+        ConfigError: the engine is "scan" and the cell has none.
+    """
+    if engine == "scan" and not cell.has_scan:
+        those = ", ".join(name for name, kind in CELLS.items() if kind.scan is not Cell.scan)
+        raise ConfigError(
+            f"engine: {type(cell).__name__} has no scan (got 'scan'); {those}; take one, or engine='auto'"
+        )
+    if engine != "auto" or not cell.has_scan:
+        return engine == "scan"
+    elsewhere = inputs.device.type != "cpu" or torch.compiler.is_compiling()
+    return elsewhere or (against(cell, inputs) is None and isinstance(known(cell).recurrence, Unsupported))
 
 
 def against(cell: Cell, inputs: Tensor, state: Any = None) -> str | None:

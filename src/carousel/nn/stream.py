@@ -94,6 +94,6 @@ class _EagerStream:
 
 
 def _layer(cell: Cell, like: Tensor, batch: int, engine: Engine) -> Any:
-    if compiled(cell, like, engine) is None:
+    if compiled(cell, like, "auto" if engine == "scan" else engine) is None:  # of one step there is nothing to scan
         return _EagerStream(cell)
     return compiled_stream(cell, batch)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from carousel.cells import Cell
-from carousel.compiler import Engine, compiled, known, run_compiled
+from carousel.compiler import Engine, compiled, known, run_compiled, scans
 from carousel.errors import ConfigError
 
 
@@ -36,7 +36,8 @@ def unroll(
         state: what to start from, fields (B, H); the cell's `initial_state` by default.
         lengths: (B,), integers from 1 to T. Past its length a sequence costs nothing, its outputs are zero and its
             state stands still; what the padding holds, even NaN, is never read.
-        engine: "compiled", "eager" (PyTorch, step by step) or "auto": compiled wherever that is possible.
+        engine: "compiled", "eager" (PyTorch, step by step), "scan" (all steps at once, for the cells that have a scan)
+            or "auto": compiled wherever that is possible.
 
     Returns:
         outputs: (T, B, H), and the state after each sequence's own last step.
@@ -70,6 +71,8 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     if not sizes:
         batch = len(state[0])
         sizes = [batch] * (len(inputs) // batch)
+    if scans(cell, inputs, engine):
+        return _scanned(cell, inputs, sizes, state)
     outputs: list[Tensor] = []
     ended: list[Any] = []
     for size, step in zip(sizes, steps(cell, inputs, sizes), strict=True):
@@ -83,6 +86,20 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     if ended:
         state = cell.State(*map(torch.cat, zip(state, *reversed(ended), strict=True)))
     return torch.cat(outputs), state
+
+
+def _scanned(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[Tensor, Any]:
+    """`run` by the cell's scan, over padding that comes after the steps it could change."""
+    T, B = len(sizes), sizes[0]
+    if sizes[-1] == B:
+        states = cell.scan(inputs.view(T, B, -1), state)
+        return states[0].flatten(0, 1), cell.State(*(field[-1] for field in states))
+    alive = torch.arange(B) < torch.tensor(sizes)[:, None]  # (T, B)
+    rows, ends = alive.flatten().nonzero()[:, 0].to(inputs.device), (alive.sum(0) - 1).to(inputs.device)
+    padded = inputs.new_zeros(T * B, inputs.shape[1]).index_copy(0, rows, inputs)
+    states = cell.scan(padded.view(T, B, -1), state)
+    outputs = states[0].flatten(0, 1).index_select(0, rows)
+    return outputs, cell.State(*(field[ends, torch.arange(B, device=inputs.device)] for field in states))
 
 
 def steps(cell: Cell, inputs: Tensor, sizes: list[int]) -> Iterable[Callable[[Any], Any]]:
