@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial, reduce
+from itertools import pairwise
 from typing import Any
 
 # Vector instructions that each operation takes, roughly: what is cheaper than a load and a store is computed again.
@@ -162,6 +164,49 @@ class Graph:
                 needed.add(node.index)
                 pending.extend(node.args)
         return [node for node in self.nodes if node.index in needed]
+
+
+def in_pieces(graph: Graph, results: Sequence[Node]) -> tuple[Graph, tuple[Node, ...]]:
+    """The same results, with what is summed up piece by piece where pieces of it are read besides.
+
+    So a normalised product that is cut into gates is not computed twice, whole for its mean and in pieces.
+
+    >>> graph = Graph()
+    >>> whole = graph.product(((0, 0, False), graph.leaf("state", 0, width=2)), width=4)
+    >>> mean, first = graph.mean(whole), graph.columns(whole, 0, 2)
+    >>> split, results = in_pieces(graph, [graph.apply("sub", first, mean)])
+    >>> [node.width for node in split.used(results) if node.op == "product"]
+    [2, 2]
+    """
+    used = graph.used(results)
+    products = [node for node in used if node.op == "product"]
+    cuts: dict[Node, set[int]] = {}
+    split, copies = Graph(), dict[Node, Node]()
+    for node in used:
+        args = tuple(copies[arg] for arg in node.args)
+        ends = {end for arg in node.args if arg.width > 1 for end in cuts[arg]}
+        cuts[node] = ends if node.op in POINTWISE else set()
+        if node.op == "product":
+            cuts[node] = {end for other in products for end in _ends_within(node, other)}
+        copies[node] = split.copy(node, args, node.attr)
+        if node.op in REDUCTIONS and ends:
+            bounds = sorted({0, node.args[0].width, *ends})
+            try:
+                pieces = [split.columns(args[0], first, last - first) for first, last in pairwise(bounds)]
+            except ValueError:
+                continue
+            reduced = [split.reduce(node.op, piece) for piece in pieces]
+            copies[node] = reduce(partial(split.apply, {"sum": "add", "max": "maximum"}[node.op]), reduced)
+    return split, tuple(copies[node] for node in results)
+
+
+def _ends_within(whole: Node, part: Node) -> tuple[int, ...]:
+    """The columns of a product at which another, of some of the same rows, begins and ends."""
+    if part.args != whole.args or part.width >= whole.width:
+        return ()
+    first = part.attr[0][1] - whole.attr[0][1]
+    same = part.attr == tuple((tensor, start + first, back) for tensor, start, back in whole.attr)
+    return (first, first + part.width) if same and 0 <= first <= whole.width - part.width else ()
 
 
 def _simpler(graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:

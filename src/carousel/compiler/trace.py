@@ -22,7 +22,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from carousel.cells import Cell
-from carousel.compiler.graph import Graph, Node
+from carousel.compiler.graph import Graph, Node, in_pieces
 from carousel.compiler.linear import linear
 from carousel.compiler.operations import RULES, Cat
 
@@ -169,7 +169,8 @@ class Lowering:
         for node in self.traced.nodes:
             if self.depends[node] == 2 and node.op != "output" and node not in (self.state, self.result):
                 self.values[node] = self.lower(node)
-        self.graph, state = self.apart(self.lower_result())
+        self.graph, state = in_pieces(self.graph, self.lower_result())
+        self.graph, state = self.apart(state)
         self.prologue.output(tuple(self.operands[kind] for kind in ("input", "weight", "vector")))
         self.prologue.eliminate_dead_code()
         self.prologue.lint()
