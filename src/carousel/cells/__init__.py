@@ -7,7 +7,7 @@ import difflib
 from carousel.cells.activations import ACTIVATIONS
 from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.elman import IRNN, Elman, Jordan
-from carousel.cells.gru import GRU, ResetAfterGRU
+from carousel.cells.gru import GRU, LayerNormGRU, ResetAfterGRU
 from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
@@ -22,9 +22,12 @@ from carousel.cells.lstm_variants import (
     NoOutputGateLSTM,
     PeepholeLSTM,
 )
+from carousel.cells.mgu import MGU
 from carousel.cells.minimal import MinGRU, MinLSTM
 from carousel.cells.mrnn import MRNN
+from carousel.cells.mut import MUT1, MUT2, MUT3
 from carousel.cells.scan import linear_scan
+from carousel.cells.ugrnn import UGRNN
 from carousel.errors import ConfigError
 
 __all__ = [
@@ -34,7 +37,12 @@ __all__ = [
     "IRNN",
     "LSTM",
     "LSTM1997",
+    "MGU",
     "MRNN",
+    "MUT1",
+    "MUT2",
+    "MUT3",
+    "UGRNN",
     "Affine",
     "Cell",
     "CoupledLSTM",
@@ -42,6 +50,7 @@ __all__ = [
     "FullGateLSTM",
     "IndRNN",
     "Jordan",
+    "LayerNormGRU",
     "MinGRU",
     "MinLSTM",
     "NoForgetGateLSTM",
@@ -83,6 +92,12 @@ CELLS: dict[str, type[Cell]] = {
     "gru-reset-after": ResetAfterGRU,
     "mingru": MinGRU,
     "minlstm": MinLSTM,
+    "gru-layer-norm": LayerNormGRU,
+    "mgu": MGU,
+    "mut1": MUT1,
+    "mut2": MUT2,
+    "mut3": MUT3,
+    "ugrnn": UGRNN,
 }
 
 
