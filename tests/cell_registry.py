@@ -20,6 +20,7 @@ from carousel.cells import (
     MUT1,
     MUT2,
     MUT3,
+    SLSTM,
     UGRNN,
     Cell,
     CoupledLSTM,
@@ -28,8 +29,10 @@ from carousel.cells import (
     IndRNN,
     Jordan,
     LayerNormGRU,
+    LayerNormLSTM,
     MinGRU,
     MinLSTM,
+    MultiplicativeLSTM,
     NoForgetGateLSTM,
     NoInputActivationLSTM,
     NoInputGateLSTM,
@@ -138,6 +141,11 @@ CASES = [
     Case("lstm-noaf", NoOutputActivationLSTM, {}),
     Case("lstm-cifg", CoupledLSTM, {}),
     Case("lstm-fgr", FullGateLSTM, {}),
+    Case("lstm-layer-norm", LayerNormLSTM, {"epsilon": 0.1}),  # with less, gradients at x = 0 are in the thousands
+    Case("lstm-layer-norm-no-bias", LayerNormLSTM, {"epsilon": 0.1, "bias": False}),
+    Case("lstm-multiplicative", MultiplicativeLSTM, {}),
+    Case("slstm", SLSTM, {}, feed_forward=False),  # its stabiliser is a maximum, and not affine in the one before
+    Case("slstm-exp", SLSTM, {"forget": "exp", "bias": False}, feed_forward=False),
     Case("gru", GRU, {}),
     Case("gru-no-bias", GRU, {"bias": False}),
     Case("gru-reset-after", ResetAfterGRU, {}, nn.GRU),
@@ -171,8 +179,10 @@ every_torch_cell = pytest.mark.parametrize(
 
 def random_state(cell: Cell, batch: int) -> Any:
     """A state that is not zero and wants a gradient."""
-    fields = cell.initial_state(batch)
-    return cell.State(*(torch.randn_like(field).requires_grad_() for field in fields))
+    drawn = {name: torch.randn_like(field) for name, field in cell.initial_state(batch)._asdict().items()}
+    if "n" in drawn:  # a normaliser, by which is divided
+        drawn["n"] = 1 + drawn["n"].abs()
+    return cell.State(*(field.requires_grad_() for field in drawn.values()))
 
 
 def arrays(cell: Cell) -> dict[str, Any]:

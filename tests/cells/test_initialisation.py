@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from cell_registry import Case, assert_same, every_cell
 
-from carousel.cells import GRU, LSTM, ProjectedLSTM, identity_, orthogonal_
+from carousel.cells import GRU, LSTM, SLSTM, ProjectedLSTM, cell_class, chrono_, identity_, orthogonal_
+from carousel.errors import ConfigError
 from carousel.nn import Recurrent, unroll
 
 
@@ -60,3 +62,36 @@ def test_a_linear_unit_keeps_what_it_holds(gain: float) -> None:
     start = cell.State(torch.randn(2, 8))  # type: ignore[operator]
     _, final = unroll(cell, torch.zeros(10, 2, 3), start)  # type: ignore[arg-type]
     assert_same([final.h.detach().norm(dim=1)], [gain**10 * start.h.norm(dim=1)], tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm-projected", "lstm-peephole", "lstm-fgr", "lstm-layer-norm"])
+def test_chrono_spreads_the_memory_over_the_steps(name: str) -> None:
+    cell: Any = cell_class(name)(3, 400)
+    before = {k: value.clone() for k, value in cell.state_dict().items()}
+    assert chrono_(cell, longest=101, generator=torch.Generator().manual_seed(0)) is cell
+    steps = cell.forget.b.detach().exp()
+    assert 1 <= steps.min() < 3 and 98 < steps.max() <= 100 and 45 < steps.mean() < 56
+    assert torch.equal(cell.input.b, -cell.forget.b)
+    changed = [k for k, value in cell.state_dict().items() if not torch.equal(value, before[k])]
+    assert changed == ["packed.bias"]
+    assert all(not torch.equal(gate.b, cell.forget.b) for gate in (cell.candidate, cell.output))
+
+
+def test_chrono_of_one_gate() -> None:
+    without: Any = chrono_(cell_class("lstm-nig")(3, 4), longest=2)
+    assert not without.forget.b.any()  # log 1
+    coupled: Any = chrono_(cell_class("lstm-cifg")(3, 4), longest=100)
+    assert (coupled.input.b < 0).all()
+
+
+def test_chrono_is_refused_where_there_is_nothing_to_set() -> None:
+    for cell in (LSTM(3, 4, bias=False), cell_class("lstm-nfg")(3, 4), GRU(3, 4), SLSTM(3, 4, forget="exp")):
+        with pytest.raises(ConfigError) as caught:
+            chrono_(cell, longest=10)
+        assert str(caught.value) == (
+            f"chrono_: no forget gate σ(W x + U h + b_f) (got {type(cell).__name__}); "
+            "an LSTM with a forget gate and biases; leave it out"
+        )
+    with pytest.raises(ConfigError) as caught:
+        chrono_(LSTM(3, 4), longest=1)
+    assert str(caught.value) == "longest: too short to remember (got 1); 2 or more; the steps of a sequence"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from cell_registry import CASES, Case
+from cell_registry import CASES, Case, random_state
 from differential import OURS, Problem, check, random_problem, row_by_row
 from torch import Tensor
 from user_cells import USER_CELLS, Deep, NormedTogether, PerSequence, Zoneout
@@ -24,7 +24,7 @@ COMPILED = [case for case in CASES if case.traceable and case.name != "elman-mod
 
 
 def problem_of(cell: Cell, T: int, B: int, lengths: list[int] | None = None) -> Problem:
-    state = cell.State(*(torch.randn_like(field).div(2).requires_grad_() for field in cell.initial_state(B)))
+    state = cell.State(*(field.detach().div(2).requires_grad_() for field in random_state(cell, B)))
     inputs = torch.randn(T, B, cell.input_size, requires_grad=True)
     return Problem(cell, inputs, state, None if lengths is None else torch.tensor(lengths))
 

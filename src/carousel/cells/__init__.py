@@ -9,8 +9,9 @@ from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.elman import IRNN, Elman, Jordan
 from carousel.cells.gru import GRU, LayerNormGRU, ResetAfterGRU
 from carousel.cells.indrnn import IndRNN
-from carousel.cells.initialisation import identity_, orthogonal_
+from carousel.cells.initialisation import chrono_, identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
+from carousel.cells.layer_norm_lstm import LayerNormLSTM
 from carousel.cells.lstm import LSTM, LSTM1997, ProjectedLSTM
 from carousel.cells.lstm_variants import (
     CoupledLSTM,
@@ -25,8 +26,10 @@ from carousel.cells.lstm_variants import (
 from carousel.cells.mgu import MGU
 from carousel.cells.minimal import MinGRU, MinLSTM
 from carousel.cells.mrnn import MRNN
+from carousel.cells.multiplicative_lstm import MultiplicativeLSTM
 from carousel.cells.mut import MUT1, MUT2, MUT3
 from carousel.cells.scan import linear_scan
+from carousel.cells.slstm import SLSTM
 from carousel.cells.ugrnn import UGRNN
 from carousel.errors import ConfigError
 
@@ -42,6 +45,7 @@ __all__ = [
     "MUT1",
     "MUT2",
     "MUT3",
+    "SLSTM",
     "UGRNN",
     "Affine",
     "Cell",
@@ -51,8 +55,10 @@ __all__ = [
     "IndRNN",
     "Jordan",
     "LayerNormGRU",
+    "LayerNormLSTM",
     "MinGRU",
     "MinLSTM",
+    "MultiplicativeLSTM",
     "NoForgetGateLSTM",
     "NoInputActivationLSTM",
     "NoInputGateLSTM",
@@ -63,6 +69,7 @@ __all__ = [
     "ProjectedLSTM",
     "ResetAfterGRU",
     "cell_class",
+    "chrono_",
     "from_torch",
     "identity_",
     "linear_scan",
@@ -88,6 +95,9 @@ CELLS: dict[str, type[Cell]] = {
     "lstm-cifg": CoupledLSTM,
     "lstm-np": LSTM,
     "lstm-fgr": FullGateLSTM,
+    "lstm-layer-norm": LayerNormLSTM,
+    "lstm-multiplicative": MultiplicativeLSTM,
+    "slstm": SLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
     "mingru": MinGRU,

@@ -8,9 +8,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from carousel.cells.cell import Cell
+from carousel.cells.cell import Affine, Cell
+from carousel.cells.lstm_variants import CoupledLSTM
+from carousel.errors import ConfigError
 
 Module = TypeVar("Module", bound=nn.Module)
+CellType = TypeVar("CellType", bound=Cell)
 
 
 def orthogonal_(module: Module, gain: float = 1.0, *, generator: torch.Generator | None = None) -> Module:
@@ -56,6 +59,45 @@ def identity_(module: Module, scale: float = 1.0) -> Module:
         for weight in _recurrent_weights(module):
             weight.copy_(scale * torch.eye(*weight.shape) if weight.dim() == 2 else torch.full_like(weight, scale))
     return module
+
+
+def chrono_(cell: CellType, longest: int, *, generator: torch.Generator | None = None) -> CellType:
+    """Let the gates of a new LSTM remember for as long as the sequences last; returns the cell.
+
+        b_f ~ log U[1, T_max − 1]
+        b_i = −b_f
+
+    Tallec and Ollivier 2018, arXiv:1804.11188v1, eq. 16: a gate of σ(b_f) = 1 − 1/T forgets in about T steps.
+
+    Args:
+        cell: one with a forget gate. Without an input gate b_f is all there is to set, and b_i where both are coupled.
+        longest: T_max, the longest range of what is to be remembered, in steps; 2 or more.
+
+    Raises:
+        ConfigError: the cell has no such gate, or no biases.
+
+    >>> from carousel.cells import LSTM
+    >>> cell = chrono_(LSTM(3, 4), longest=100)
+    >>> bool((cell.forget.b >= 0).all()), bool((cell.forget.b.exp() <= 99).all())
+    (True, True)
+    >>> torch.equal(cell.input.b, -cell.forget.b)
+    True
+    """
+    if longest < 2:
+        raise ConfigError(f"longest: too short to remember (got {longest}); 2 or more; the steps of a sequence")
+    signs = {"forget": 1.0, "input": -1.0}
+    gates = {name: gate.b for name in signs if isinstance(gate := getattr(cell, name, None), Affine)}
+    known = "forget" in gates or isinstance(cell, CoupledLSTM)
+    if not known or None in gates.values() or getattr(cell, "forget_activation", "sigmoid") != "sigmoid":
+        raise ConfigError(
+            f"chrono_: no forget gate σ(W x + U h + b_f) (got {type(cell).__name__}); "
+            "an LSTM with a forget gate and biases; leave it out"
+        )
+    with torch.no_grad():
+        b_f = torch.empty(cell.hidden_size).uniform_(1, longest - 1, generator=generator).log_()
+        for name, b in gates.items():
+            b.copy_(signs[name] * b_f)  # type: ignore[union-attr]
+    return cell
 
 
 def _recurrent_weights(module: nn.Module) -> Iterator[Tensor]:
