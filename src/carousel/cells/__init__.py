@@ -12,6 +12,7 @@ from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import chrono_, identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
 from carousel.cells.layer_norm_lstm import LayerNormLSTM
+from carousel.cells.lru import LRU
 from carousel.cells.lstm import LSTM, LSTM1997, ProjectedLSTM
 from carousel.cells.lstm_variants import (
     CoupledLSTM,
@@ -28,8 +29,10 @@ from carousel.cells.minimal import MinGRU, MinLSTM
 from carousel.cells.mrnn import MRNN
 from carousel.cells.multiplicative_lstm import MultiplicativeLSTM
 from carousel.cells.mut import MUT1, MUT2, MUT3
+from carousel.cells.qrnn import QRNN
 from carousel.cells.scan import linear_scan
 from carousel.cells.slstm import SLSTM
+from carousel.cells.sru import SRU
 from carousel.cells.ugrnn import UGRNN
 from carousel.errors import ConfigError
 
@@ -38,6 +41,7 @@ __all__ = [
     "CELLS",
     "GRU",
     "IRNN",
+    "LRU",
     "LSTM",
     "LSTM1997",
     "MGU",
@@ -45,7 +49,9 @@ __all__ = [
     "MUT1",
     "MUT2",
     "MUT3",
+    "QRNN",
     "SLSTM",
+    "SRU",
     "UGRNN",
     "Affine",
     "Cell",
@@ -100,6 +106,9 @@ CELLS: dict[str, type[Cell]] = {
     "slstm": SLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
+    "sru": SRU,
+    "qrnn": QRNN,
+    "lru": LRU,
     "mingru": MinGRU,
     "minlstm": MinLSTM,
     "gru-layer-norm": LayerNormGRU,
