@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from carousel.cells import (
     GRU,
     IRNN,
+    LEM,
     LRU,
     LSTM,
     LSTM1997,
@@ -25,10 +26,14 @@ from carousel.cells import (
     SLSTM,
     SRU,
     UGRNN,
+    Antisymmetric,
     Cell,
+    Clockwork,
+    CoRNN,
     CoupledLSTM,
     Elman,
     FullGateLSTM,
+    GatedAntisymmetric,
     IndRNN,
     Jordan,
     LayerNormGRU,
@@ -167,6 +172,14 @@ CASES = [
     Case("mingru-positive", MinGRU, {"positive": True, "bias": False}),
     Case("minlstm", MinLSTM, {}),
     Case("minlstm-positive", MinLSTM, {"positive": True}),
+    Case("antisymmetric", Antisymmetric, {}, feed_forward=False),  # what diffuses is not through a weight
+    Case("antisymmetric-no-diffusion", Antisymmetric, {"step_size": 0.5, "diffusion": 0.0, "bias": False}),
+    Case("antisymmetric-gated", GatedAntisymmetric, {}, feed_forward=False),  # as above
+    Case("antisymmetric-gated-no-diffusion", GatedAntisymmetric, {"step_size": 0.5, "diffusion": 0.0}),
+    Case("cornn", CoRNN, {"time_step": 0.25, "frequency": 1.0, "damping": 1.0}),
+    Case("lem", LEM, {}),
+    Case("lem-small-steps", LEM, {"time_step": 0.25, "bias": False}),
+    Case("clockwork", Clockwork, {"periods": (1, 2, 3)}, feed_forward=False),  # which units change is up to the clock
     Case("sru", SRU, {}),
     Case("sru-gates-of-the-input", SRU, {"recurrent_gates": False, "highway_bias": -1.0}),
     Case("qrnn-f", QRNN, {"pooling": "f", "bias": False}),

@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 
 from carousel.cells.activations import ACTIVATIONS
+from carousel.cells.antisymmetric import Antisymmetric, GatedAntisymmetric
 from carousel.cells.cell import Affine, Cell, Packed
+from carousel.cells.clockwork import Clockwork
+from carousel.cells.cornn import CoRNN
 from carousel.cells.elman import IRNN, Elman, Jordan
 from carousel.cells.gru import GRU, LayerNormGRU, ResetAfterGRU
 from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import chrono_, identity_, orthogonal_
 from carousel.cells.interchange import from_torch, to_torch
 from carousel.cells.layer_norm_lstm import LayerNormLSTM
+from carousel.cells.lem import LEM
 from carousel.cells.lru import LRU
 from carousel.cells.lstm import LSTM, LSTM1997, ProjectedLSTM
 from carousel.cells.lstm_variants import (
@@ -41,6 +45,7 @@ __all__ = [
     "CELLS",
     "GRU",
     "IRNN",
+    "LEM",
     "LRU",
     "LSTM",
     "LSTM1997",
@@ -54,10 +59,14 @@ __all__ = [
     "SRU",
     "UGRNN",
     "Affine",
+    "Antisymmetric",
     "Cell",
+    "Clockwork",
+    "CoRNN",
     "CoupledLSTM",
     "Elman",
     "FullGateLSTM",
+    "GatedAntisymmetric",
     "IndRNN",
     "Jordan",
     "LayerNormGRU",
@@ -106,6 +115,11 @@ CELLS: dict[str, type[Cell]] = {
     "slstm": SLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
+    "antisymmetric": Antisymmetric,
+    "antisymmetric-gated": GatedAntisymmetric,
+    "cornn": CoRNN,
+    "lem": LEM,
+    "clockwork": Clockwork,
     "sru": SRU,
     "qrnn": QRNN,
     "lru": LRU,
