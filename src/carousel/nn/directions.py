@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler import Engine
+from carousel.nn.shape import Shape
 from carousel.nn.unroll import Layout, run
 
 
@@ -26,37 +27,38 @@ def run_layers(
     inputs: Tensor,
     layout: Layout,
     states: Sequence[Any],
+    shape: Shape,
     *,
-    directions: int = 1,
-    dropout: float = 0.0,
+    training: bool = False,
     engine: Engine = "auto",
 ) -> tuple[Tensor, list[Any]]:
     """Run layers over packed inputs (Σ sizes, I), each reading the outputs of the one below.
 
     Args:
-        cells: for each layer a forward cell and, with two `directions`, a backward one.
+        cells: for each layer a forward cell and, with two directions, a backward one.
         layout: where the inputs are in their batch.
         states: what each cell starts from, its sequences in the order of the batch.
-        dropout: the probability that an output between two layers is zeroed; 0 outside training.
+        shape: how the layers are put together.
+        training: whether there is dropout.
         engine: what runs the time loop, see `run`.
 
     Returns:
-        Packed outputs of the last layer, directions side by side, and the state of each cell after its own last step.
+        Packed outputs of the last layer, and the state of each cell after its own last step.
     """
-    reverse = reversal(layout, inputs.device) if directions == 2 else None
+    reverse = reversal(layout, inputs.device) if shape.directions == 2 else None
     finals: list[Any] = []
-    for first in range(0, len(cells), directions):
-        if first and dropout:
-            inputs = F.dropout(inputs, dropout)
-        outputs, final = run(cells[first], inputs, layout.sizes, layout.sort(states[first]), engine=engine)
+
+    def run_cell(k: int, reads: Tensor) -> Tensor:
+        outputs, final = run(cells[k], reads, layout.sizes, layout.sort(states[k]), engine=engine)
         finals.append(layout.restore(final))
-        if reverse is not None:
-            start = layout.sort(states[first + 1])
-            backward, final = run(cells[first + 1], reverse(inputs), layout.sizes, start, engine=engine)
-            finals.append(layout.restore(final))
-            outputs = torch.cat([outputs, reverse(backward)], dim=1)
-        inputs = outputs
-    return inputs, finals
+        return outputs
+
+    def run_layer(first: int, reads: Tensor) -> Tensor:
+        forward = run_cell(first, reads)
+        return forward if reverse is None else shape.merged(forward, reverse(run_cell(first + 1, reverse(reads))))
+
+    layers = [partial(run_layer, first) for first in range(0, len(cells), shape.directions)]
+    return shape.through(layers, inputs, training=training), finals
 
 
 def reversal(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ from carousel.cells.interchange import cells_of, weights_of
 from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
 from carousel.nn.directions import run_layers
+from carousel.nn.shape import Shape
 from carousel.nn.unroll import Layout
 
 
@@ -46,8 +47,8 @@ class DropIn(nn.RNNBase):
             inputs,
             layout,
             self._starting_states(inputs, layout.shape[1], hx, batched),
-            directions=1 + self.bidirectional,
-            dropout=self.dropout if self.training else 0.0,
+            Shape(1 + self.bidirectional, dropout=self.dropout),
+            training=self.training,
             engine=self.engine,
         )
         finals = [torch.stack(field) if batched else torch.cat(field) for field in zip(*states, strict=True)]

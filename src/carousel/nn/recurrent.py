@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from carousel.cells import Cell, cell_class, from_torch, to_torch
+from carousel.cells import Cell, from_torch, to_torch
 from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
+from carousel.nn.dilation import Dilated
 from carousel.nn.directions import Directions, run_layers
+from carousel.nn.dropouts import CandidateDropout, Zoneout, dropped_weights
+from carousel.nn.initial import LearnedStart
+from carousel.nn.layers import Kind, build, check_ready_made, one_per_layer
+from carousel.nn.locked import Locked, Masked
+from carousel.nn.shape import Shape
 from carousel.nn.stream import Stream
 from carousel.nn.unroll import Layout, check_inputs, starting_state, steps
+from carousel.nn.wrapper import check_probability
 
 
 class Recurrent(nn.Module):
@@ -29,12 +35,19 @@ class Recurrent(nn.Module):
     above reads the outputs of both side by side (Schuster and Paliwal 1997, IEEE Trans. Signal Processing 45(11)).
 
     Args:
-        cell: a name in `carousel.cells.CELLS`, a `Cell` class, or ready-made cells: one, or a sequence for the layers;
-            bidirectional, two for each layer: forward, backward.
-        input_size, hidden_size: I and H; ready-made cells bring their own.
-        layers: L; as many as there are ready-made cells for.
+        cell: a name in `carousel.cells.CELLS` or a `Cell` class, one for all layers or a sequence, one for each; or
+            ready-made cells, one for each layer or, bidirectional, two: forward, backward.
+        input_size, hidden_size: I, and H, one for all layers or a sequence; ready-made cells bring their own.
+        layers: L; as many as there are cells or hidden sizes, else 1.
         bidirectional: whether there is a backward cell in each layer.
+        merge, skip: "concat", "sum" or "mean" of the directions; "residual" or "dense" connections; see `Shape`.
+        dilation: d, one for all layers or a sequence: each step starts from the state d steps ago, see `Dilated`.
         dropout: the probability that an output between two layers is zeroed in training; one layer has nothing between.
+        locked: between layers, one dropout mask for each sequence and cell, the same at all time steps, see `Locked`.
+        input_dropout, state_dropout: of the first layer's inputs, and of the state that each map reads, locked as well.
+        candidate_dropout, zoneout: noise inside the recurrence, see `CandidateDropout` and `Zoneout`.
+        weight_dropout: of the recurrent weights, drawn once for each call, see `dropped_weights`.
+        learn_start: train the initial state too, see `LearnedStart`.
         batch_first: inputs and outputs are (B, T, ...) rather than (T, B, ...). States are not affected.
         engine: what runs the time loop, see `unroll`.
         cell_options: passed on to the cell.
@@ -59,34 +72,58 @@ class Recurrent(nn.Module):
 
     def __init__(
         self,
-        cell: str | type[Cell] | Cell | Sequence[Cell],
+        cell: Kind | Cell | Sequence[Kind] | Sequence[Cell],
         input_size: int | None = None,
-        hidden_size: int | None = None,
+        hidden_size: int | Sequence[int] | None = None,
         *,
         layers: int | None = None,
         bidirectional: bool = False,
+        merge: str = "concat",
+        skip: str | None = None,
+        dilation: int | Sequence[int] = 1,
         dropout: float = 0.0,
+        locked: bool = False,
+        input_dropout: float = 0.0,
+        state_dropout: float = 0.0,
+        candidate_dropout: float = 0.0,
+        zoneout: float | Mapping[str, float] = 0.0,
+        weight_dropout: float = 0.0,
+        learn_start: bool = False,
         batch_first: bool = False,
         engine: Engine = "auto",
         **cell_options: Any,
     ) -> None:
         super().__init__()
         check_engine(engine)
-        if not 0 <= dropout <= 1:
-            raise ConfigError(f"dropout: not a probability (got {dropout}); 0 to 1; 0 turns it off")
-        if isinstance(cell, str):
-            cell = cell_class(cell)
-        if isinstance(cell, type):
-            layers = 1 if layers is None else layers
-            cells = _build(cell, input_size, hidden_size, layers, 1 + bidirectional, cell_options)
+        check_probability("dropout", dropout)
+        check_probability("weight_dropout", weight_dropout)
+        self.shape = Shape(1 + bidirectional, merge, skip, 0.0 if locked else dropout)
+        kinds = [cell] if isinstance(cell, str | type | Cell) else list(cell)
+        if kinds and not isinstance(kinds[0], Cell):
+            cells = build(cast("list[Kind]", kinds), input_size, hidden_size, layers, self.shape, cell_options)
         else:
-            cells = [cell] if isinstance(cell, Cell) else list(cell)
-            _check_ready_made(cells, input_size, hidden_size, layers, 1 + bidirectional, cell_options)
-        self.cells = nn.ModuleList(cells)
+            cells = cast("list[Cell]", kinds)
+            check_ready_made(cells, input_size, hidden_size, layers, self.shape, cell_options)
         self.input_size, self.hidden_size = cells[0].input_size, cells[-1].hidden_size
-        self.output_size = sum(cell.output_size for cell in cells[-1 - bidirectional :])
+        self.output_size = self.shape.width(cells[-1 - bidirectional :])
+        dilations = one_per_layer("dilation", dilation, len(cells) // self.shape.directions)
+        for k, one in enumerate(cells):
+            layer = k // self.shape.directions
+            inputs = input_dropout if layer == 0 else dropout if locked else 0.0
+            if state_dropout:
+                one = Masked(one)
+            if candidate_dropout:
+                one = CandidateDropout(one, candidate_dropout)
+            if zoneout:
+                one = Zoneout(one, zoneout)
+            if learn_start:
+                one = LearnedStart(one)
+            if inputs or state_dropout:
+                one = Locked(one, inputs=inputs, state=state_dropout)
+            cells[k] = one if dilations[layer] == 1 else Dilated(one, dilations[layer])
+        self.cells = nn.ModuleList(cells)
         self.bidirectional, self.dropout, self.batch_first = bidirectional, dropout, batch_first
-        self.engine: Engine = engine
+        self.weight_dropout, self.engine = weight_dropout, engine
 
     def forward(self, inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """Outputs of the last layer (T, B, `output_size`) and the state after each sequence's own last step.
@@ -99,15 +136,17 @@ class Recurrent(nn.Module):
         sequence = inputs.transpose(0, 1) if self.batch_first and inputs.dim() == 3 else inputs
         check_inputs(sequence, self.input_size)
         layout = Layout.of(sequence, lengths)
-        outputs, finals = run_layers(
-            self._cells(),
-            layout.pack(sequence),
-            layout,
-            self._starting_states(sequence, state),
-            directions=1 + self.bidirectional,
-            dropout=self.dropout if self.training else 0.0,
-            engine=self.engine,
-        )
+        states = self._starting_states(sequence, state)
+        with self._dropped_weights():
+            outputs, finals = run_layers(
+                self._cells(),
+                layout.pack(sequence),
+                layout,
+                states,
+                self.shape,
+                training=self.training,
+                engine=self.engine,
+            )
         padded = layout.unpack(outputs)
         return (padded.transpose(0, 1) if self.batch_first else padded), self._by_layer(finals)
 
@@ -124,13 +163,17 @@ class Recurrent(nn.Module):
         if x.dim() != 2 or x.shape[1] != self.input_size or len(x) == 0:
             raise ConfigError(f"x: wrong shape (got {tuple(x.shape)}); (B, {self.input_size}); one time step")
         states: list[Any] = []
-        for cell, before in zip(self._cells(), self._starting_states(x, state), strict=True):
-            if states and self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
-            [step] = steps(cell, x, [len(x)])
+
+        def take(cell: Cell, before: Any, reads: Tensor) -> Tensor:
+            [step] = steps(cell, reads, [len(reads)])
             states.append(step(before))
-            x = states[-1][0]
-        return x, tuple(states)
+            output: Tensor = states[-1][0]
+            return output
+
+        befores = self._starting_states(x, state)
+        with self._dropped_weights():
+            layers = [partial(take, cell, before) for cell, before in zip(self._cells(), befores, strict=True)]
+            return self.shape.through(layers, x, training=self.training), tuple(states)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream:
         """The network as something to feed one element at a time: the fast way, without gradients, see `Stream`.
@@ -142,11 +185,15 @@ class Recurrent(nn.Module):
             raise ConfigError(
                 "stream: reads no future (got bidirectional=True); one direction; run whole sequences instead"
             )
-        return Stream(self._cells(), state, batch=batch, engine=self.engine)
+        return Stream(self._cells(), state, batch=batch, shape=self.shape, engine=self.engine)
 
     def initial_state(self, batch: int) -> tuple[Any, ...]:
         """What a sequence starts from when no state is given: one state per layer."""
         return self._by_layer([cell.initial_state(batch) for cell in self._cells()])
+
+    def _dropped_weights(self) -> AbstractContextManager[None]:
+        dropped = self.weight_dropout if self.training else 0.0
+        return dropped_weights(self._cells(), dropped) if dropped else nullcontext()
 
     def _cells(self) -> list[Cell]:
         return cast("list[Cell]", list(self.cells))
@@ -188,69 +235,21 @@ class Recurrent(nn.Module):
 
         >>> Recurrent("gru-reset-after", 3, 4).to_torch()
         GRU(3, 4)
+
+        Raises:
+            ConfigError: torch.nn has no such cell, or nothing like the options.
         """
+        plain = Shape(self.shape.directions, dropout=self.dropout)
+        if self.shape != plain or self.weight_dropout:
+            raise ConfigError(
+                f"to_torch: torch.nn has no such layers (got {self.extra_repr()}); "
+                "those without merge, skip, locked and weight_dropout; keep it as it is"
+            )
         options = {name: getattr(self, name) for name in ("bidirectional", "dropout", "batch_first")}
         return to_torch(self._cells(), **options)
 
     def extra_repr(self) -> str:
-        return f"bidirectional={self.bidirectional}, dropout={self.dropout}, batch_first={self.batch_first}"
-
-
-def _build(
-    cell: type[Cell],
-    input_size: int | None,
-    hidden_size: int | None,
-    layers: int,
-    directions: int,
-    options: dict[str, Any],
-) -> list[Cell]:
-    if input_size is None or hidden_size is None:
-        missing = "input_size" if input_size is None else "hidden_size"
-        raise ConfigError(f"{missing}: missing (got None); 1 or more; needed to make a {cell.__name__}")
-    if layers < 1:
-        raise ConfigError(f"layers: not a number of layers (got {layers}); 1 or more; 1 is the plain cell")
-    allowed = [name for name in inspect.signature(cell).parameters if name not in ("input_size", "hidden_size")]
-    for name, value in options.items():
-        if name not in allowed:
-            nearest = difflib.get_close_matches(name, allowed, n=1, cutoff=0.0)
-            mend = f"did you mean {nearest[0]!r}?" if nearest else "leave it out"
-            listed = ", ".join(allowed) or "none"
-            raise ConfigError(f"{name}: not an option of {cell.__name__} (got {value!r}); {listed}; {mend}")
-    cells: list[Cell] = []
-    for _ in range(layers):
-        reads = sum(below.output_size for below in cells[-directions:]) if cells else input_size
-        cells += [cell(reads, hidden_size, **options) for _ in range(directions)]
-    return cells
-
-
-def _check_ready_made(
-    cells: Sequence[Cell],
-    input_size: int | None,
-    hidden_size: int | None,
-    layers: int | None,
-    directions: int,
-    options: dict[str, Any],
-) -> None:
-    if not cells:
-        raise ConfigError("cell: an empty list (got []); at least one cell; give one per layer")
-    for name, value in options.items():
-        raise ConfigError(f"{name}: ready-made cells take no options (got {value!r}); none; set it on the cell")
-    if len(cells) % directions:
-        raise ConfigError(
-            f"cell: not two per layer (got {len(cells)}); forward and backward; bidirectional layers have both"
-        )
-    if layers not in (None, len(cells) // directions):
-        had, give = len(cells) // directions, "one cell" if directions == 1 else "two cells"
-        raise ConfigError(f"layers: not the number of cells (got {layers}); {had}; give {give} per layer")
-    if input_size not in (None, cells[0].input_size) or hidden_size not in (None, cells[-1].hidden_size):
-        got, allowed = f"{input_size}, {hidden_size}", f"{cells[0].input_size}, {cells[-1].hidden_size}"
-        raise ConfigError(f"input_size, hidden_size: not the cells' (got {got}); {allowed}; leave them out")
-    for k, cell in enumerate(cells):
-        layer = k // directions
-        below = cells[(layer - 1) * directions : layer * directions] if layer else []
-        reads = sum(one.output_size for one in below) if below else cells[0].input_size
-        if cell.input_size != reads:
-            what = "the output size below it" if below else "as the other direction"
-            raise ConfigError(
-                f"cell: layer {layer} does not fit (got input_size {cell.input_size}); {reads}, {what}; match them"
-            )
+        other: list[tuple[str, Any, Any]] = [("merge", self.shape.merge, "concat"), ("skip", self.shape.skip, None)]
+        other += [("weight_dropout", self.weight_dropout, 0.0)]
+        plain = f"bidirectional={self.bidirectional}, dropout={self.dropout}, batch_first={self.batch_first}"
+        return ", ".join([plain, *(f"{name}={value}" for name, value, default in other if value != default)])

@@ -11,6 +11,7 @@ from torch import Tensor
 from carousel.cells import Cell
 from carousel.compiler import Engine, compiled, compiled_stream
 from carousel.errors import ConfigError
+from carousel.nn.shape import Shape
 from carousel.nn.unroll import starting_state
 
 
@@ -23,7 +24,8 @@ class Stream:
     without gradients, and without all that need not be done again at each step: a compiled layer is one call.
 
     Args:
-        cells: the layers, each reading the outputs of the one below.
+        cells: the layers.
+        shape: what each reads of those below.
         state: what to start from, one state (B, ·) per layer; the cells' initial one by default.
         batch: B, how many streams advance together.
 
@@ -34,7 +36,13 @@ class Stream:
     """
 
     def __init__(
-        self, cells: Sequence[Cell], state: Sequence[Any] | None = None, *, batch: int = 1, engine: Engine = "auto"
+        self,
+        cells: Sequence[Cell],
+        state: Sequence[Any] | None = None,
+        *,
+        batch: int = 1,
+        shape: Shape | None = None,
+        engine: Engine = "auto",
     ) -> None:
         if batch < 1:
             raise ConfigError(f"batch: not a number of streams (got {batch}); 1 or more; 1 is a single stream")
@@ -42,6 +50,7 @@ class Stream:
         like = self._cells[0].initial_state(batch)[0]
         self._type = like.dtype
         before = torch.empty(self._shape, dtype=like.dtype, device=like.device)
+        self._skips = shape if shape is not None and shape.skip else None
         self._layers = [_layer(cell, before, batch, engine) for cell in self._cells]
         self.reset(state)
 
@@ -53,6 +62,9 @@ class Stream:
         """
         if x.shape != self._shape or x.dtype is not self._type or not x.is_contiguous():
             x = self._checked(x)
+        if self._skips is not None:
+            with torch.no_grad():
+                return self._skips.through(self._layers, x, training=False)
         for layer in self._layers:
             x = layer(x)
         return x
@@ -70,6 +82,7 @@ class Stream:
         """The state after the last element: one per layer, as `Recurrent.step` takes it."""
         return tuple(layer.state for layer in self._layers)
 
+    @torch.no_grad()
     def reset(self, state: Sequence[Any] | None = None) -> None:
         """Begin anew, from a state or from the initial one."""
         for index, (cell, layer) in enumerate(zip(self._cells, self._layers, strict=True)):
@@ -93,6 +106,7 @@ class _EagerStream:
         return output
 
 
+@torch.no_grad()
 def _layer(cell: Cell, like: Tensor, batch: int, engine: Engine) -> Any:
     if compiled(cell, like, "auto" if engine == "scan" else engine) is None:  # of one step there is nothing to scan
         return _EagerStream(cell)

@@ -14,6 +14,7 @@ from torch import Tensor
 from carousel.cells import Cell
 from carousel.compiler import Engine, compiled, known, run_compiled, scans
 from carousel.errors import ConfigError
+from carousel.nn.wrapper import Around
 
 
 def unroll(
@@ -65,6 +66,8 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     Sizes never grow: when one falls, the last sequences have ended, and no later step computes them. Outputs are packed
     in the same way; the state is that of every sequence after its own last step. No sizes mean that none ends early.
     """
+    if isinstance(cell, Around):
+        return cell.run(partial(run, engine=engine), inputs, sizes, state)
     program = compiled(cell, inputs, engine, state)
     if program is not None:
         return run_compiled(program, cell, inputs, sizes, state)
