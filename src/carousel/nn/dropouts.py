@@ -39,6 +39,7 @@ class Zoneout(Wrapper):
         As in the paper, h_t of an LSTM is made from its new c before that zones out.
 
     >>> from carousel.cells import LSTM
+    >>> import torch
     >>> cell = Zoneout(LSTM(3, 4), {"h": 0.05, "c": 0.5})
     >>> cell.step(torch.ones(2, 3), cell.initial_state(2)).h.shape
     torch.Size([2, 4])
@@ -90,6 +91,7 @@ class CandidateDropout(Wrapper):
         ConfigError: the cell has no candidate, or its step branches on values.
 
     >>> from carousel.cells import GRU
+    >>> import torch
     >>> cell = CandidateDropout(GRU(3, 4), 0.25)
     >>> cell.step(torch.ones(2, 3), cell.initial_state(2)).h.shape
     torch.Size([2, 4])
