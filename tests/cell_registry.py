@@ -18,6 +18,7 @@ from carousel.cells import (
     LSTM,
     LSTM1997,
     MGU,
+    MLSTM,
     MRNN,
     MUT1,
     MUT2,
@@ -107,6 +108,7 @@ class Case:
     torch_module: type[nn.RNNBase] | None = None
     torch_options: dict[str, Any] | None = None
     traceable: bool = True
+    compiled: bool = True  # whether the compiler knows all of its operations
     feed_forward: bool = True
 
     def cell(self, input_size: int = 3, hidden_size: int = 4, seed: int = 0) -> Cell:
@@ -127,7 +129,7 @@ CASES = [
     Case("elman-no-bias", Elman, {"bias": False}, nn.RNN, {"bias": False}),
     Case("elman-sigmoid", Elman, {"activation": "sigmoid"}),
     Case("elman-function", Elman, {"activation": lambda a: a / (1 + a.abs())}),
-    Case("elman-module", Elman, {"activation": nn.SELU()}),
+    Case("elman-module", Elman, {"activation": nn.SELU()}, compiled=False),
     Case("irnn", IRNN, {"scale": 0.5}),
     Case("jordan", Jordan, {}),
     Case("jordan-wide", Jordan, {"output_size": 6, "output_activation": "sigmoid"}),
@@ -153,6 +155,7 @@ CASES = [
     Case("lstm-layer-norm-no-bias", LayerNormLSTM, {"epsilon": 0.1, "bias": False}),
     Case("lstm-multiplicative", MultiplicativeLSTM, {}),
     Case("slstm", SLSTM, {}, feed_forward=False),  # its stabiliser is a maximum, and not affine in the one before
+    Case("mlstm", MLSTM, {"chunk": 4}, compiled=False, feed_forward=False),  # matrices in its state; its stabiliser
     Case("slstm-exp", SLSTM, {"forget": "exp", "bias": False}, feed_forward=False),
     Case("gru", GRU, {}),
     Case("gru-no-bias", GRU, {"bias": False}),
@@ -188,7 +191,7 @@ CASES = [
     Case("lru", LRU, {}),
     Case("lru-narrow", LRU, {"state_size": 2, "r_min": 0.5, "r_max": 0.9}),
     Case("highway", Highway, {}),
-    Case("branching", Branching, {}, traceable=False),
+    Case("branching", Branching, {}, traceable=False, compiled=False),
 ]
 
 every_cell = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -22,7 +22,9 @@ def weights_of(cell: Cell, maps: str) -> dict[str, Array]:
     """The parameters by their names, and W_k, U_k and b_k of the packed maps, one letter k each, in their order."""
     found: dict[str, Array] = {name: value.detach().numpy() for name, value in cell.named_parameters()}
     for letter, parameter in (("W", "weight_input"), ("U", "weight_hidden"), ("b", "bias")):
-        block = found.pop(f"packed.{parameter}")
+        block = found.pop(f"packed.{parameter}", None)
+        if block is None:
+            continue
         assert len(block) == len(maps) * cell.hidden_size
         found |= {f"{letter}_{k}": part for k, part in zip(maps, np.split(block, len(maps)), strict=True)}
     return found

@@ -102,9 +102,10 @@ def masked_loop(cell: Cell, inputs: Tensor, state: Any, lengths: Tensor) -> tupl
     """All sequences to the last step, what is past a length thrown away."""
     outputs = []
     for t, x in enumerate(inputs):
-        here = (t < lengths)[:, None]
-        state = cell.State(*(torch.where(here, *pair) for pair in zip(cell.step(x, state), state, strict=True)))
-        outputs.append(state[0] * here)
+        here = t < lengths
+        both = zip(cell.step(x, state), state, strict=True)
+        state = cell.State(*(torch.where(here.view(-1, *[1] * (new.dim() - 1)), new, old) for new, old in both))
+        outputs.append(state[0] * here[:, None])
     return torch.stack(outputs), state
 
 

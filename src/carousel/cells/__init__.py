@@ -30,6 +30,7 @@ from carousel.cells.lstm_variants import (
 )
 from carousel.cells.mgu import MGU
 from carousel.cells.minimal import MinGRU, MinLSTM
+from carousel.cells.mlstm import MLSTM
 from carousel.cells.mrnn import MRNN
 from carousel.cells.multiplicative_lstm import MultiplicativeLSTM
 from carousel.cells.mut import MUT1, MUT2, MUT3
@@ -50,6 +51,7 @@ __all__ = [
     "LSTM",
     "LSTM1997",
     "MGU",
+    "MLSTM",
     "MRNN",
     "MUT1",
     "MUT2",
@@ -113,6 +115,7 @@ CELLS: dict[str, type[Cell]] = {
     "lstm-layer-norm": LayerNormLSTM,
     "lstm-multiplicative": MultiplicativeLSTM,
     "slstm": SLSTM,
+    "mlstm": MLSTM,
     "gru": GRU,
     "gru-reset-after": ResetAfterGRU,
     "antisymmetric": Antisymmetric,

@@ -166,6 +166,15 @@ class Cell(nn.Module):
         """The states after every step, each field (T, B, ...), for inputs (T, B, I) and the state before the first."""
         raise NotImplementedError(f"{type(self).__name__} defines no scan")
 
+    def scan_to(self, inputs: Tensor, state: Any, last: Tensor | None = None) -> tuple[Tensor, Any]:
+        """The outputs of every step (T, B, ·) and the state after step `last` (B,) of each sequence; after all of them
+        by default. A cell whose states are too large to have all of them at once does it without."""
+        states = self.scan(inputs, state)
+        if last is None:
+            return states[0], self.State(*(field[-1] for field in states))
+        sequences = torch.arange(len(last), device=inputs.device)
+        return states[0], self.State(*(field[last, sequences] for field in states))
+
     @property
     def has_scan(self) -> bool:
         """Whether `scan` can stand in for stepping."""

@@ -86,8 +86,7 @@ class SLSTM(Cell):
     ) -> None:
         super().__init__(input_size, hidden_size)
         check_heads(heads, hidden_size)
-        if forget not in ("sigmoid", "exp"):
-            raise ConfigError(f"forget: unknown (got {forget!r}); sigmoid, exp; sigmoid never grows what is kept")
+        check_forget(forget)
         self.heads, self.forget_activation = heads, forget
         self.packed = Heads(input_size, hidden_size, maps=4, heads=heads, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
@@ -123,3 +122,9 @@ def check_heads(heads: int, hidden_size: int) -> None:
     if heads < 1 or hidden_size % heads:
         divisors = ", ".join(str(k) for k in range(1, hidden_size + 1) if hidden_size % k == 0)
         raise ConfigError(f"heads: does not divide hidden_size (got {heads}); {divisors}; 1 is one head for all")
+
+
+def check_forget(forget: str) -> None:
+    """Raise ConfigError unless it names what makes a forget gate."""
+    if forget not in ("sigmoid", "exp"):
+        raise ConfigError(f"forget: unknown (got {forget!r}); sigmoid, exp; sigmoid never grows what is kept")

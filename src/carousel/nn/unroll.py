@@ -95,14 +95,13 @@ def _scanned(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[
     """`run` by the cell's scan, over padding that comes after the steps it could change."""
     T, B = len(sizes), sizes[0]
     if sizes[-1] == B:
-        states = cell.scan(inputs.view(T, B, -1), state)
-        return states[0].flatten(0, 1), cell.State(*(field[-1] for field in states))
+        outputs, state = cell.scan_to(inputs.view(T, B, -1), state)
+        return outputs.flatten(0, 1), state
     alive = torch.arange(B) < torch.tensor(sizes)[:, None]  # (T, B)
     rows, ends = alive.flatten().nonzero()[:, 0].to(inputs.device), (alive.sum(0) - 1).to(inputs.device)
     padded = inputs.new_zeros(T * B, inputs.shape[1]).index_copy(0, rows, inputs)
-    states = cell.scan(padded.view(T, B, -1), state)
-    outputs = states[0].flatten(0, 1).index_select(0, rows)
-    return outputs, cell.State(*(field[ends, torch.arange(B, device=inputs.device)] for field in states))
+    outputs, state = cell.scan_to(padded.view(T, B, -1), state, ends)
+    return outputs.flatten(0, 1).index_select(0, rows), state
 
 
 def steps(cell: Cell, inputs: Tensor, sizes: list[int]) -> Iterable[Callable[[Any], Any]]:
