@@ -35,20 +35,25 @@ def linear_scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
     operands = a.to(dtype).expand_as(b), b.to(dtype), h0.to(dtype)
     if torch.compiler.is_compiling():  # TorchDynamo follows no function that says its forward derivative
         return _scan(*operands)
-    states: Tensor = _Scan.apply(*operands)  # type: ignore[no-untyped-call]
-    return states
+    return _apply(*operands, backward=False)
 
 
-def _scan(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
+def _scan(a: Tensor, b: Tensor, h0: Tensor, backward: bool = False) -> Tensor:
+    """The states, from the first step to the last, or from the last to the first."""
     T = len(b)
-    first = torch.addcmul(b[:1], a[:1], h0)
+    nearest = slice(T - 1, T) if backward else slice(0, 1)  # to h0
+    start = torch.addcmul(b[nearest], a[nearest], h0)
     if T == 1:
-        return first
-    one, two = slice(0, T - 1, 2), slice(1, T, 2)
-    seconds = _scan(a[two] * a[one], torch.addcmul(b[two], a[two], b[one]), h0)
+        return start
+    # Pairs of steps, and those that are left: one step after every pair, but for a last pair that nothing follows.
+    one, two, left = slice(0, T - 1, 2), slice(1, T, 2), slice(2, T, 2)
+    if backward:
+        one, two, left = slice(T % 2 + 1, T, 2), slice(T % 2, T - 1, 2), slice(1 - T % 2, T - 2, 2)
+    pairs = _scan(a[two] * a[one], torch.addcmul(b[two], a[two], b[one]), h0, backward)
+    before = pairs[1 - T % 2 :] if backward else pairs[: (T - 1) // 2]
     h = torch.empty_like(b)
-    h[:1], h[two] = first, seconds
-    h[2::2] = torch.addcmul(b[2::2], a[2::2], seconds[: (T - 1) // 2])
+    h[nearest], h[two] = start, pairs
+    h[left] = torch.addcmul(b[left], a[left], before)
     return h
 
 
@@ -59,28 +64,38 @@ class _Scan(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(a: Tensor, b: Tensor, h0: Tensor) -> Tensor:
-        return _scan(a, b, h0)
+    def forward(a: Tensor, b: Tensor, h0: Tensor, backward: bool) -> Tensor:
+        return _scan(a, b, h0, backward)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        a, _, h0 = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        a, _, h0, ctx.backward_in_time = inputs
         ctx.save_for_backward(a, h0, output)
         ctx.save_for_forward(a, h0, output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, h0, h = ctx.saved_tensors
-        a = a.conj()
-        g = linear_scan(a.roll(-1, 0).flip(0), grad.flip(0), torch.zeros_like(h0)).flip(0)
-        return g * _before(h, h0).conj(), g, a[0] * g[0]
+        a, before, backward = a.conj(), _before(h, h0, ctx.backward_in_time), ctx.backward_in_time
+        last, rest = (slice(0, 1), slice(1, None)) if backward else (slice(-1, None), slice(0, -1))
+        factors, g = (a[:-1] if backward else a[1:]), grad[last]
+        if len(grad) > 1:
+            others = _apply(factors, grad[rest], g[0], not backward)
+            g = torch.cat([g, others] if backward else [others, g])
+        first = -1 if backward else 0
+        return g * before.conj(), g, a[first] * g[first], None
 
     @staticmethod
-    def jvp(ctx: Any, da: Tensor, db: Tensor, dh0: Tensor) -> Tensor:
+    def jvp(ctx: Any, da: Tensor, db: Tensor, dh0: Tensor, _: None) -> Tensor:
         a, h0, h = ctx.saved_tensors
-        return linear_scan(a, da * _before(h, h0) + db, dh0)
+        return _apply(a, da * _before(h, h0, ctx.backward_in_time) + db, dh0, ctx.backward_in_time)
 
 
-def _before(h: Tensor, h0: Tensor) -> Tensor:
+def _apply(a: Tensor, b: Tensor, h0: Tensor, backward: bool) -> Tensor:
+    states: Tensor = _Scan.apply(a, b, h0, backward)  # type: ignore[no-untyped-call]
+    return states
+
+
+def _before(h: Tensor, h0: Tensor, backward: bool) -> Tensor:
     """The states before every step."""
-    return torch.cat([h0[None], h[:-1]])
+    return torch.cat([h[1:], h0[None]] if backward else [h0[None], h[:-1]])
