@@ -34,6 +34,10 @@ _PUBLIC = {
     "LSTM": "carousel.nn",
     "RNN": "carousel.nn",
     "Recurrent": "carousel.nn",
+    "BahdanauAttention": "carousel.nn",
+    "LuongAttention": "carousel.nn",
+    "Pyramid": "carousel.nn",
+    "trajectory": "carousel.nn",
     "unroll": "carousel.nn",
 }
 
@@ -41,19 +45,22 @@ if TYPE_CHECKING:
     from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
     from carousel.cells import Cell, Elman, ProjectedLSTM, ResetAfterGRU
     from carousel.compiler.explain import explain
-    from carousel.nn import GRU, LSTM, RNN, Recurrent, unroll
+    from carousel.nn import GRU, LSTM, RNN, BahdanauAttention, LuongAttention, Pyramid, Recurrent, trajectory, unroll
     from carousel.tasks.captioning import caption, evaluate, train
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "BahdanauAttention",
     "Captioner",
     "CaptioningConfig",
     "Cell",
     "Decoding",
     "Elman",
+    "LuongAttention",
     "ProjectedLSTM",
+    "Pyramid",
     "Recurrent",
     "ResetAfterGRU",
     "__version__",
@@ -62,6 +69,7 @@ __all__ = [
     "evaluate",
     "explain",
     "train",
+    "trajectory",
     "unroll",
 ]
 

@@ -6,6 +6,7 @@ import difflib
 
 from carousel.cells.activations import ACTIVATIONS
 from carousel.cells.antisymmetric import Antisymmetric, GatedAntisymmetric
+from carousel.cells.batch_norm import BatchNormLSTM
 from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.clockwork import Clockwork
 from carousel.cells.cornn import CoRNN
@@ -62,6 +63,7 @@ __all__ = [
     "UGRNN",
     "Affine",
     "Antisymmetric",
+    "BatchNormLSTM",
     "Cell",
     "Clockwork",
     "CoRNN",

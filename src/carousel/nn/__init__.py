@@ -1,14 +1,19 @@
 """Modules made of cells."""
 
+from carousel.nn.attention import BahdanauAttention, LuongAttention
 from carousel.nn.dilation import Dilated
 from carousel.nn.directions import Directions
 from carousel.nn.dropouts import CandidateDropout, Zoneout, dropped_weights
+from carousel.nn.embedding import Embedding
 from carousel.nn.initial import LearnedStart
 from carousel.nn.locked import Locked
+from carousel.nn.pyramid import Pyramid, join_steps
 from carousel.nn.recurrent import Recurrent
 from carousel.nn.shape import Shape
+from carousel.nn.spec import RecurrentSpec
 from carousel.nn.stream import Stream
 from carousel.nn.torch_layers import GRU, LSTM, RNN
+from carousel.nn.trajectory import Trajectory, trajectory
 from carousel.nn.unroll import unroll
 from carousel.nn.wrapper import Wrapper
 
@@ -16,16 +21,24 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "BahdanauAttention",
     "CandidateDropout",
     "Dilated",
     "Directions",
+    "Embedding",
     "LearnedStart",
     "Locked",
+    "LuongAttention",
+    "Pyramid",
     "Recurrent",
+    "RecurrentSpec",
     "Shape",
     "Stream",
+    "Trajectory",
     "Wrapper",
     "Zoneout",
     "dropped_weights",
+    "join_steps",
+    "trajectory",
     "unroll",
 ]

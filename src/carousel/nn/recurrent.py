@@ -19,6 +19,7 @@ from carousel.nn.initial import LearnedStart
 from carousel.nn.layers import Kind, build, check_ready_made, one_per_layer
 from carousel.nn.locked import Locked, Masked
 from carousel.nn.shape import Shape
+from carousel.nn.spec import RecurrentSpec
 from carousel.nn.stream import Stream
 from carousel.nn.unroll import Layout, check_inputs, starting_state, steps
 from carousel.nn.wrapper import check_probability
@@ -219,6 +220,19 @@ class Recurrent(nn.Module):
                     raise ConfigError(f"state: does not fit (got {got}); a pair per layer; forward and backward")
             given = [one for pair in state for one in pair]
         return [starting_state(cell, inputs, one) for cell, one in zip(self._cells(), given, strict=True)]
+
+    @classmethod
+    def parse(cls, text: str, input_size: int) -> Recurrent:
+        """The network that one line of text describes, see `RecurrentSpec`.
+
+        Raises:
+            ConfigError: the text is not as there; the message names the nearest option.
+
+        >>> Recurrent.parse("gru:4 layers=2 bidirectional skip=residual", input_size=3).output_size
+        8
+        """
+        spec = RecurrentSpec.parse(text)
+        return cls(spec.cells, input_size, spec.hidden_sizes, **dict(spec.options))
 
     @classmethod
     def from_torch(cls, module: nn.RNNBase) -> Recurrent:
