@@ -11,9 +11,10 @@ import torch
 from cell_registry import assert_same, ragged_inputs
 from torch import Tensor
 
+import carousel
 from carousel.cells import CELLS, GRU, LSTM, Elman
 from carousel.errors import ConfigError
-from carousel.nn import Dilated, Recurrent, unroll
+from carousel.nn import Dilated, Recurrent, Zoneout, unroll
 
 SHAPES: dict[str, dict[str, Any]] = {
     "sizes": {"hidden_size": (5, 4)},
@@ -291,6 +292,13 @@ def test_shapes_that_cannot_be_are_refused(arguments: tuple[Any, ...], options: 
     with pytest.raises(ConfigError) as caught:
         Recurrent(*arguments, **options)
     assert str(caught.value) == message
+
+
+def test_each_loop_is_explained_once() -> None:
+    found = carousel.explain(Recurrent("lstm", 3, 4, layers=2, dilation=2, zoneout=0.1, state_dropout=0.2)).cells
+    assert [cell.name for cell in found] == [f"Zoneout(h=0.1, c=0.1) at cells.{k}.cell.cell" for k in (0, 1)]
+    assert all(cell.engine.startswith("compiled") for cell in found)
+    assert len(carousel.explain(Zoneout(LSTM(3, 4), 0.1)).cells) == len(carousel.explain(LSTM(3, 4)).cells) == 1
 
 
 def test_a_dilation_of_one_is_the_cell() -> None:

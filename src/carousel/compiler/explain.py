@@ -120,11 +120,14 @@ def explain(module: nn.Module) -> Explanation:
 
 def _cells(module: nn.Module) -> Iterator[tuple[str, Cell, str]]:
     """The name, the cell, and the engine that was asked for."""
-    engine = "auto"
+    engine, told = "auto", None
     for path, part in module.named_modules():
         engine = getattr(part, "engine", engine)
         if isinstance(part, Cell):
-            yield path, part, engine
+            # A cell with a `run` runs that inside it; a cell inside one that was told is a part of its step.
+            if not hasattr(part, "run") and (told is None or not path.startswith(told)):
+                told = f"{path}." if path else ""
+                yield path, part, engine
         elif hasattr(part, "_filled_cells"):  # a layer of torch.nn, whose cells are no submodules
             with torch.no_grad():
                 cells = part._filled_cells()

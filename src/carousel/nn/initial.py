@@ -30,5 +30,5 @@ class LearnedStart(Wrapper):
 
     def initial_state(self, batch: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
         state = self.cell.initial_state(batch, device=device, dtype=dtype)
-        rows = {name: row.to(device=device, dtype=dtype).expand(batch, -1) for name, row in self.start.items()}
-        return state._replace(**rows)
+        rows = {name: row.to(device=device, dtype=dtype) for name, row in self.start.items()}
+        return state._replace(**{name: row.expand(batch, *row.shape[1:]) for name, row in rows.items()})
