@@ -144,6 +144,8 @@ def _with_candidate_dropped(cell: Cell) -> Callable[..., tuple[Any, ...]]:
         if cell.get_submodule(str(node.target)) is getattr(candidate, "packed", candidate)
         and (isinstance(candidate, nn.Linear) or node.args[0] == candidate.k)
     ]
+    if not products:
+        raise ConfigError(f"candidate_dropout: not computed on its own (got {name}); a step that calls it; use zoneout")
     node = _made_of(products, graph)
     with graph.inserting_after(node):
         dropped = graph.call_function(F.dropout, (node, probability, training))

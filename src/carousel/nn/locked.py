@@ -82,11 +82,15 @@ class Masked(Wrapper):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
-        read = {value.packed.recurrent_size for value in vars(cell).values() if isinstance(value, Affine)}
-        if read - {0} != {cell.output_size}:
+        state, read = cell.initial_state(1), set[int]()
+        with torch.no_grad():
+            masked = _masked(cell, torch.ones_like(state[0]), read)
+            masked.step(state[0].new_zeros(1, cell.input_size), state)
+        maps = [value for value in vars(masked).values() if isinstance(value, Affine) and value.packed.recurrent_size]
+        if not maps or any(id(one) not in read or one.packed.recurrent_size != cell.output_size for one in maps):
             raise ConfigError(
                 f"state_dropout: no maps to drop for (got {type(cell).__name__}); "
-                f"a cell whose maps are attributes and read {cell.output_size} columns; use zoneout"
+                f"a step that calls its maps, of {cell.output_size} columns of state; use zoneout"
             )
 
     @property
@@ -99,21 +103,31 @@ class Masked(Wrapper):
 
     def step(self, x: Tensor, state: Any) -> Any:
         *fields, mask = state
-        cell = self.cell
-        if self.training:
-            cell = copy.copy(cell)  # the same parts, but for the maps
-            maps = {name: value for name, value in vars(cell).items() if isinstance(value, Affine)}
-            vars(cell).update({name: _MaskedAffine(affine, mask) for name, affine in maps.items()})
+        cell = _masked(self.cell, mask) if self.training else self.cell
         return self.State(*cell.step(x, self.cell.State(*fields)), mask)
 
 
+def _masked(cell: Cell, mask: Tensor, read: set[int] | None = None) -> Cell:
+    """The same cell, of the same parts, but for its maps; `read` learns which of them read a state."""
+    masked = copy.copy(cell)
+    maps = {name: value for name, value in vars(cell).items() if isinstance(value, Affine)}
+    vars(masked).update({name: _MaskedAffine(affine, mask, read) for name, affine in maps.items()})
+    return masked
+
+
 class _MaskedAffine(Affine):
-    def __init__(self, affine: Affine, mask: Tensor) -> None:
+    def __init__(self, affine: Affine, mask: Tensor, read: set[int] | None) -> None:
         super().__init__(affine.packed, affine.k)
-        self.mask = mask
+        self.mask, self.read = mask, read
 
     def __call__(self, x: Tensor, h: Tensor) -> Tensor:
-        return super().__call__(x, h * self.mask)
+        return super().__call__(x, self._masked(h))
 
     def hidden(self, h: Tensor) -> Tensor:
-        return super().hidden(h * self.mask)
+        return super().hidden(self._masked(h))
+
+    def _masked(self, h: Tensor) -> Tensor:
+        if self.read is None:
+            return h * self.mask
+        self.read.add(id(self))
+        return h
