@@ -6,6 +6,7 @@
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
     carousel.explain(model)                         what the compiler made of a recurrence
+    carousel.compare("series.jsonl", ["lstm", "gru"])   which recurrence suits your sequences
 
 Names are loaded when first used, so that importing the package is instant.
 """
@@ -21,6 +22,7 @@ _PUBLIC = {
     "caption": "carousel.tasks.captioning",
     "train": "carousel.tasks.captioning",
     "evaluate": "carousel.tasks.captioning",
+    "compare": "carousel.tasks.comparison",
     "Captioner": "carousel.captioning",
     "CaptioningConfig": "carousel.captioning",
     "Decoding": "carousel.captioning",
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from carousel.compiler.explain import explain
     from carousel.nn import GRU, LSTM, RNN, BahdanauAttention, LuongAttention, Pyramid, Recurrent, trajectory, unroll
     from carousel.tasks.captioning import caption, evaluate, train
+    from carousel.tasks.comparison import compare
 
 __all__ = [
     "GRU",
@@ -66,6 +69,7 @@ __all__ = [
     "__version__",
     "caption",
     "caption_photos",
+    "compare",
     "evaluate",
     "explain",
     "train",
