@@ -1,7 +1,8 @@
 """Write what the documents show from what happens: ``python docs/generate.py``; tests tell of drift.
 
-docs/commands.md is the commands' own help. docs/how-the-compiler-works.md is written by hand but for the blocks below
-a line ``<!-- made: NAME -->``.
+docs/commands.md is the commands' own help, docs/cells/README.md the catalogue of cells, with drawings of some in
+docs/cells/drawings. docs/how-the-compiler-works.md is written by hand but for the blocks below a line
+``<!-- made: NAME -->``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,27 @@ HEAD = """# Commands
 
 Made by `python docs/generate.py` from the commands' own help.
 """
+CELLS = Path(__file__).parent / "cells"
+CELLS_HEAD = """# The cells
+
+Made by `python docs/generate.py` from what `carousel cells` says. Weights and FLOPs are for input size 64 and hidden
+size 128; FLOPs are those of the matrix products of one step of one sequence, forward. On the CPU a cell is compiled, or else
+runs by its scan; one that is both has a scan for where there is no compiled loop.
+
+`carousel cells NAME` prints a cell's equations, its options and what the compiler understood;
+`carousel cells NAME --draw FILE.svg` (or `.png`) draws it, as below.
+"""
+DRAWN = {
+    "lstm": "The gates of the LSTM, read from the trace of its `step`, and the network unfolded in time.",
+    "lstm-feed-forward": "What remains of the LSTM with recurrent weights of zero: U and its arrows are gone, and each "
+    "gate is a feed-forward unit, a function of this step's input alone. The memory c is still carried over, by a map "
+    "that is affine in it. So it is for every cell but those with a clock, a diffusion or a stabiliser in the state; a "
+    "test holds it.",
+    "lstm-peephole": "The LSTM with peepholes, by which the gates see the memory.",
+    "gru": "The gated recurrent unit.",
+    "mut1": "The first mutation of Jozefowicz et al.",
+    "lem": "The long expressive memory.",
+}
 COMPILER_PAGE = Path(__file__).parent / "how-the-compiler-works.md"
 MADE = re.compile(r"(<!-- made: (\w+) -->\n```\w*\n)(.*?)(\n```)", re.DOTALL)
 OF_THIS_MACHINE = {"ir", "assembly"}  # these follow the processor and LLVM, and are not tested
@@ -37,6 +59,35 @@ def commands() -> str:
         parts.append(f"## carousel {verb.__name__}\n\n```\n{help_text}\n```\n")
     parts.append(f"## Settings of `carousel train`\n\n```\n{describe_settings()}\n```\n")
     return "\n".join(parts)
+
+
+def cells_page() -> str:
+    """The page: every cell on a line, and the drawings."""
+    from carousel.reports.cells import catalogue
+
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(CELLS.glob("[a-z]*.md"))}
+    titles = {name: "\n".join(re.findall("^#.*", text, re.MULTILINE)) for name, text in texts.items()}
+    lines = ["| cell | | paper | weights | FLOPs | runs |", "|---|---|---|---|---|---|"]
+    for facts in catalogue():
+        page = next((page for page, text in [*titles.items(), *texts.items()] if f"`{facts.name}`" in text), None)
+        name = f"[`{facts.name}`]({page})" if page else f"`{facts.name}`"
+        runs = ", ".join(dict.fromkeys([str(facts.engine), *(["scan"] if facts.scan else [])]))
+        numbers = f"{facts.parameters:,} | {facts.flops:,}"
+        lines.append(f"| {name} | {facts.description} | {facts.author} {facts.year} | {numbers} | {runs} |")
+    figures = [f"{text}\n\n![{name}](drawings/{name}.svg)\n" for name, text in DRAWN.items()]
+    return "\n".join([CELLS_HEAD, *lines, "", "## Drawings", "", *figures])
+
+
+def drawings() -> dict[str, str]:
+    """The drawings of that page, by name, as SVG."""
+    from carousel.cells import cell_class
+    from carousel.reports.cells import cell_picture
+
+    found = {}
+    for name in DRAWN:
+        kind = name.removesuffix("-feed-forward")
+        found[name] = cell_picture(kind, cell_class(kind)(64, 128), feed_forward=kind != name).svg() + "\n"
+    return found
 
 
 def stages() -> dict[str, str]:
@@ -111,5 +162,9 @@ def compiler_page(page: str) -> str:
 
 
 if __name__ == "__main__":
+    (CELLS / "drawings").mkdir(exist_ok=True)
+    for name, svg in drawings().items():
+        (CELLS / "drawings" / f"{name}.svg").write_text(svg, encoding="utf-8")
+    (CELLS / "README.md").write_text(cells_page(), encoding="utf-8")
     (Path(__file__).parent / "commands.md").write_text(commands(), encoding="utf-8")
     COMPILER_PAGE.write_text(compiler_page(COMPILER_PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -33,6 +33,15 @@ def test_the_page_on_the_compiler_shows_what_it_makes(generate: Any) -> None:
         assert shown[name] == made[name], f"{name} has drifted; run: python docs/generate.py"
 
 
+def test_the_catalogue_and_its_drawings_are_made_from_the_cells(generate: Any) -> None:
+    page = (generate.CELLS / "README.md").read_text(encoding="utf-8")
+    assert generate.cells_page() == page, "docs/cells/README.md has drifted; run: python docs/generate.py"
+    for name, svg in generate.drawings().items():
+        written = (generate.CELLS / "drawings" / f"{name}.svg").read_text(encoding="utf-8")
+        assert svg == written, f"docs/cells/drawings/{name}.svg has drifted; run: python docs/generate.py"
+        assert len(written) < 30_000
+
+
 def test_the_readme_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)

@@ -147,7 +147,12 @@ def test_torch_options_are_kept(module: nn.RNNBase) -> None:
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("lstn", 3, 4), {}, f"cell: unknown (got 'lstn'); {', '.join(CELLS)}; did you mean 'lstm'?"),
+        (
+            ("lstn", 3, 4),
+            {},
+            "cell: unknown (got 'lstn'); lstm, lstm-np, slstm and all that `carousel cells` lists; "
+            "did you mean 'lstm'?",
+        ),
         (("lstm", 3), {}, "hidden_size: missing (got None); 1 or more; needed to make a LSTM"),
         (("lstm",), {}, "input_size: missing (got None); 1 or more; needed to make a LSTM"),
         (("lstm", 0, 4), {}, "input_size: not a size (got 0); 1 or more; give the number of features"),

@@ -167,7 +167,7 @@ def test_an_old_page_survives_a_failure(tmp_path: Path, monkeypatch: pytest.Monk
         self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ConfigError, match=r"page\.html: the page cannot be written \(got No space left on device\)"):
         write_caption_report(path, [], title="new", model_line="")
     assert "<h1>old</h1>" in path.read_text(encoding="utf-8")

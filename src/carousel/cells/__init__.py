@@ -143,12 +143,15 @@ def cell_class(name: str) -> type[Cell]:
     """The cell of that name.
 
     Raises:
-        ConfigError: no cell has that name; the message gives the nearest one.
+        ConfigError: no cell has that name; the message gives the nearest ones.
 
     >>> cell_class("lstm").__name__
     'LSTM'
     """
     if name in CELLS:
         return CELLS[name]
-    nearest = difflib.get_close_matches(name.lower(), CELLS, n=1, cutoff=0.0)[0]
-    raise ConfigError(f"cell: unknown (got {name!r}); {', '.join(CELLS)}; did you mean {nearest!r}?")
+    nearest = difflib.get_close_matches(name.lower(), CELLS, n=3, cutoff=0.0)
+    raise ConfigError(
+        f"cell: unknown (got {name!r}); {', '.join(nearest)} and all that `carousel cells` lists; "
+        f"did you mean {nearest[0]!r}?"
+    )

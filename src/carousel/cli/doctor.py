@@ -27,7 +27,7 @@ FEATURES = {
     "sve": "sve",
     "bf16": "bf16",
 }
-PACKAGES = ("torch", "llvmlite", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "jinja2")
+PACKAGES = ("torch", "llvmlite", "numpy", "pillow", "safetensors", "pydantic", "typer", "rich", "jinja2", "matplotlib")
 
 
 def doctor(

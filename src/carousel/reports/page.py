@@ -21,18 +21,26 @@ def write_page(path: str | os.PathLike[str], template: str, **values: object) ->
     Raises:
         ConfigError: the file or its folder cannot be written.
     """
+    return write_whole(path, environment().get_template(template).render(values).encode(), "page")
+
+
+def write_whole(path: str | os.PathLike[str], content: bytes, what: str) -> Path:
+    """Write a file, a `what`, that is there completely or not at all. Missing folders are made.
+
+    Raises:
+        ConfigError: the file or its folder cannot be written.
+    """
     target = Path(path)
-    html = environment().get_template(template).render(values)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(html, encoding="utf-8")
+        draft.write_bytes(content)
         draft.replace(target)
     except OSError as error:
         with suppress(OSError):
             draft.unlink()
         raise ConfigError(
-            f"{target}: the page cannot be written (got {error.strerror}); a file in a folder you may write to is "
+            f"{target}: the {what} cannot be written (got {error.strerror}); a file in a folder you may write to is "
             f"allowed; give another path"
         ) from error
     return target
