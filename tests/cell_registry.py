@@ -80,7 +80,7 @@ class Highway(Cell):
 
 
 class Branching(Cell):
-    """A cell that cannot be traced."""
+    """A cell that cannot be traced, and whose sequences know of each other."""
 
     class State(NamedTuple):
         h: Tensor
@@ -96,20 +96,23 @@ class Branching(Cell):
 
 @dataclass(frozen=True)
 class Case:
-    """A cell to test, and the module of torch.nn that it should equal, if there is one.
+    """A cell to test, how many parameters it has, and the module of torch.nn that it should equal, if there is one.
 
+    `check_cell` holds it to all that holds for cells; a cell that breaks a rule by design `fails` the checks named.
     Without its recurrent weights, each is a feed-forward unit, see `test_cell`; `feed_forward=False` if not, for a
     reason to be given in its line.
     """
 
     name: str
     make: Callable[..., Cell]
+    parameters: Callable[[int, int], int]  # of I and H
     options: dict[str, Any]
     torch_module: type[nn.RNNBase] | None = None
     torch_options: dict[str, Any] | None = None
     traceable: bool = True
     compiled: bool = True  # whether the compiler knows all of its operations
     feed_forward: bool = True
+    fails: tuple[str, ...] = ()
 
     def cell(self, input_size: int = 3, hidden_size: int = 4, seed: int = 0) -> Cell:
         """A new cell in float64, its weights drawn from the seed."""
@@ -124,80 +127,128 @@ class Case:
 
 
 CASES = [
-    Case("elman-tanh", Elman, {}, nn.RNN),
-    Case("elman-relu", Elman, {"activation": "relu"}, nn.RNN, {"nonlinearity": "relu"}),
-    Case("elman-no-bias", Elman, {"bias": False}, nn.RNN, {"bias": False}),
-    Case("elman-sigmoid", Elman, {"activation": "sigmoid"}),
-    Case("elman-function", Elman, {"activation": lambda a: a / (1 + a.abs())}),
-    Case("elman-module", Elman, {"activation": nn.SELU()}, compiled=False),
-    Case("irnn", IRNN, {"scale": 0.5}),
-    Case("jordan", Jordan, {}),
-    Case("jordan-wide", Jordan, {"output_size": 6, "output_activation": "sigmoid"}),
-    Case("jordan-no-bias", Jordan, {"activation": "softsign", "bias": False}),
-    Case("indrnn", IndRNN, {}),
-    Case("indrnn-no-bias", IndRNN, {"activation": "tanh", "longest": 5, "bias": False}),
-    Case("mrnn", MRNN, {}),
-    Case("mrnn-factors", MRNN, {"factor_size": 2, "bias": False}),
-    Case("lstm", LSTM, {}, nn.LSTM),
-    Case("lstm-no-bias", LSTM, {"bias": False}, nn.LSTM, {"bias": False}),
-    Case("lstm-projected", ProjectedLSTM, {"projection_size": 2}, nn.LSTM, {"proj_size": 2}),
-    Case("lstm-1997", LSTM1997, {}),
-    Case("lstm-peephole", PeepholeLSTM, {}),
-    Case("lstm-peephole-no-bias", PeepholeLSTM, {"bias": False}),
-    Case("lstm-nig", NoInputGateLSTM, {}),
-    Case("lstm-nfg", NoForgetGateLSTM, {}),
-    Case("lstm-nog", NoOutputGateLSTM, {}),
-    Case("lstm-niaf", NoInputActivationLSTM, {}),
-    Case("lstm-noaf", NoOutputActivationLSTM, {}),
-    Case("lstm-cifg", CoupledLSTM, {}),
-    Case("lstm-fgr", FullGateLSTM, {}),
-    Case("lstm-layer-norm", LayerNormLSTM, {"epsilon": 0.1}),  # with less, gradients at x = 0 are in the thousands
-    Case("lstm-layer-norm-no-bias", LayerNormLSTM, {"epsilon": 0.1, "bias": False}),
-    Case("lstm-multiplicative", MultiplicativeLSTM, {}),
-    Case("slstm", SLSTM, {}, feed_forward=False),  # its stabiliser is a maximum, and not affine in the one before
-    Case("mlstm", MLSTM, {"chunk": 4}, compiled=False, feed_forward=False),  # matrices in its state; its stabiliser
-    Case("slstm-exp", SLSTM, {"forget": "exp", "bias": False}, feed_forward=False),
-    Case("gru", GRU, {}),
-    Case("gru-no-bias", GRU, {"bias": False}),
-    Case("gru-reset-after", ResetAfterGRU, {}, nn.GRU),
-    Case("gru-reset-after-no-bias", ResetAfterGRU, {"bias": False}, nn.GRU, {"bias": False}),
-    Case("gru-layer-norm", LayerNormGRU, {}),
-    Case("gru-layer-norm-no-bias", LayerNormGRU, {"bias": False}),
-    Case("mgu", MGU, {}),
-    Case("mut1", MUT1, {}),
-    Case("mut1-no-bias", MUT1, {"bias": False}),
-    Case("mut2", MUT2, {}),
-    Case("mut2-no-bias", MUT2, {"bias": False}),
-    Case("mut3", MUT3, {}),
-    Case("ugrnn", UGRNN, {}),
-    Case("ugrnn-relu", UGRNN, {"activation": "relu", "bias": False}),
-    Case("mingru", MinGRU, {}),
-    Case("mingru-positive", MinGRU, {"positive": True, "bias": False}),
-    Case("minlstm", MinLSTM, {}),
-    Case("minlstm-positive", MinLSTM, {"positive": True}),
-    Case("antisymmetric", Antisymmetric, {}, feed_forward=False),  # what diffuses is not through a weight
-    Case("antisymmetric-no-diffusion", Antisymmetric, {"step_size": 0.5, "diffusion": 0.0, "bias": False}),
-    Case("antisymmetric-gated", GatedAntisymmetric, {}, feed_forward=False),  # as above
-    Case("antisymmetric-gated-no-diffusion", GatedAntisymmetric, {"step_size": 0.5, "diffusion": 0.0}),
-    Case("cornn", CoRNN, {"time_step": 0.25, "frequency": 1.0, "damping": 1.0}),
-    Case("lem", LEM, {}),
-    Case("lem-small-steps", LEM, {"time_step": 0.25, "bias": False}),
-    Case("clockwork", Clockwork, {"periods": (1, 2, 3)}, feed_forward=False),  # which units change is up to the clock
-    Case("sru", SRU, {}),
-    Case("sru-gates-of-the-input", SRU, {"recurrent_gates": False, "highway_bias": -1.0}),
-    Case("qrnn-f", QRNN, {"pooling": "f", "bias": False}),
-    Case("qrnn-fo", QRNN, {}),
-    Case("qrnn-ifo", QRNN, {"pooling": "ifo"}),
-    Case("lru", LRU, {}),
-    Case("lru-narrow", LRU, {"state_size": 2, "r_min": 0.5, "r_max": 0.9}),
-    Case("highway", Highway, {}),
-    Case("branching", Branching, {}, traceable=False, compiled=False),
+    Case("elman-tanh", Elman, lambda i, h: h * (i + h + 1), {}, nn.RNN),
+    Case("elman-relu", Elman, lambda i, h: h * (i + h + 1), {"activation": "relu"}, nn.RNN, {"nonlinearity": "relu"}),
+    Case("elman-no-bias", Elman, lambda i, h: h * (i + h), {"bias": False}, nn.RNN, {"bias": False}),
+    Case("elman-sigmoid", Elman, lambda i, h: h * (i + h + 1), {"activation": "sigmoid"}),
+    Case("elman-function", Elman, lambda i, h: h * (i + h + 1), {"activation": lambda a: a / (1 + a.abs())}),
+    Case("elman-module", Elman, lambda i, h: h * (i + h + 1), {"activation": nn.SELU()}, compiled=False),
+    Case("irnn", IRNN, lambda i, h: h * (i + h + 1), {"scale": 0.5}),
+    Case("jordan", Jordan, lambda i, h: h * (i + h + 1) + h * (h + 1), {}),
+    Case(
+        "jordan-wide",
+        Jordan,
+        lambda i, h: h * (i + 6 + 1) + 6 * (h + 1),
+        {"output_size": 6, "output_activation": "sigmoid"},
+    ),
+    Case("jordan-no-bias", Jordan, lambda i, h: h * (i + h) + h * h, {"activation": "softsign", "bias": False}),
+    Case("indrnn", IndRNN, lambda i, h: h * (i + 2), {}),
+    Case("indrnn-no-bias", IndRNN, lambda i, h: h * (i + 1), {"activation": "tanh", "longest": 5, "bias": False}),
+    Case("mrnn", MRNN, lambda i, h: h * (i + h) + h * (i + h + 1), {}),
+    Case("mrnn-factors", MRNN, lambda i, h: 2 * (i + h) + h * (i + 2), {"factor_size": 2, "bias": False}),
+    Case("lstm", LSTM, lambda i, h: 4 * h * (i + h + 1), {}, nn.LSTM),
+    Case("lstm-no-bias", LSTM, lambda i, h: 4 * h * (i + h), {"bias": False}, nn.LSTM, {"bias": False}),
+    Case(
+        "lstm-projected",
+        ProjectedLSTM,
+        lambda i, h: 4 * h * (i + 2 + 1) + 2 * h,
+        {"projection_size": 2},
+        nn.LSTM,
+        {"proj_size": 2},
+    ),
+    Case("lstm-1997", LSTM1997, lambda i, h: 3 * h * (i + h + 1), {}),
+    Case("lstm-peephole", PeepholeLSTM, lambda i, h: 4 * h * (i + h + 1) + 3 * h, {}),
+    Case("lstm-peephole-no-bias", PeepholeLSTM, lambda i, h: 4 * h * (i + h) + 3 * h, {"bias": False}),
+    Case("lstm-nig", NoInputGateLSTM, lambda i, h: 3 * h * (i + h + 1) + 2 * h, {}),
+    Case("lstm-nfg", NoForgetGateLSTM, lambda i, h: 3 * h * (i + h + 1) + 2 * h, {}),
+    Case("lstm-nog", NoOutputGateLSTM, lambda i, h: 3 * h * (i + h + 1) + 2 * h, {}),
+    Case("lstm-niaf", NoInputActivationLSTM, lambda i, h: 4 * h * (i + h + 1) + 3 * h, {}),
+    Case("lstm-noaf", NoOutputActivationLSTM, lambda i, h: 4 * h * (i + h + 1) + 3 * h, {}),
+    Case("lstm-cifg", CoupledLSTM, lambda i, h: 3 * h * (i + h + 1) + 2 * h, {}),
+    Case("lstm-fgr", FullGateLSTM, lambda i, h: 4 * h * (i + h + 1) + 3 * h + 9 * h * h, {}),
+    Case(
+        "lstm-layer-norm", LayerNormLSTM, lambda i, h: 4 * h * (i + h + 1) + 18 * h, {"epsilon": 0.1}
+    ),  # with less, gradients at x = 0 are in the thousands
+    Case(
+        "lstm-layer-norm-no-bias", LayerNormLSTM, lambda i, h: 4 * h * (i + h) + 9 * h, {"epsilon": 0.1, "bias": False}
+    ),
+    Case("lstm-multiplicative", MultiplicativeLSTM, lambda i, h: h * (i + h) + 4 * h * (i + h + 1), {}),
+    Case(
+        "slstm", SLSTM, lambda i, h: 4 * h * (i + h + 1), {}, feed_forward=False
+    ),  # its stabiliser is a maximum, and not affine in the one before
+    Case(
+        "mlstm", MLSTM, lambda i, h: 4 * h * (i + 1) + 2 * (i + 1), {"chunk": 4}, compiled=False, feed_forward=False
+    ),  # matrices in its state; its stabiliser
+    Case("slstm-exp", SLSTM, lambda i, h: 4 * h * (i + h), {"forget": "exp", "bias": False}, feed_forward=False),
+    Case("gru", GRU, lambda i, h: 3 * h * (i + h + 1), {}),
+    Case("gru-no-bias", GRU, lambda i, h: 3 * h * (i + h), {"bias": False}),
+    Case("gru-reset-after", ResetAfterGRU, lambda i, h: 3 * h * (i + h + 1) + h, {}, nn.GRU),
+    Case(
+        "gru-reset-after-no-bias", ResetAfterGRU, lambda i, h: 3 * h * (i + h), {"bias": False}, nn.GRU, {"bias": False}
+    ),
+    Case("gru-layer-norm", LayerNormGRU, lambda i, h: 3 * h * (i + h) + 12 * h, {}),
+    Case("gru-layer-norm-no-bias", LayerNormGRU, lambda i, h: 3 * h * (i + h) + 6 * h, {"bias": False}),
+    Case("mgu", MGU, lambda i, h: 2 * h * (i + h + 1), {}),
+    Case("mut1", MUT1, lambda i, h: h * (i + 1) + h * (i + h + 1) + h * (h + 1) + h * i * (i != h), {}),
+    Case("mut1-no-bias", MUT1, lambda i, h: h * i + h * (i + h) + h * h + h * i * (i != h), {"bias": False}),
+    Case("mut2", MUT2, lambda i, h: 2 * h * (i + h + 1) + h * (h + 1) + h * i * (i != h), {}),
+    Case("mut2-no-bias", MUT2, lambda i, h: 2 * h * (i + h) + h * h + h * i * (i != h), {"bias": False}),
+    Case("mut3", MUT3, lambda i, h: 3 * h * (i + h + 1), {}),
+    Case("ugrnn", UGRNN, lambda i, h: 2 * h * (i + h + 1), {}),
+    Case("ugrnn-relu", UGRNN, lambda i, h: 2 * h * (i + h), {"activation": "relu", "bias": False}),
+    Case("mingru", MinGRU, lambda i, h: 2 * h * (i + 1), {}),
+    Case("mingru-positive", MinGRU, lambda i, h: 2 * h * i, {"positive": True, "bias": False}),
+    Case("minlstm", MinLSTM, lambda i, h: 3 * h * (i + 1), {}),
+    Case("minlstm-positive", MinLSTM, lambda i, h: 3 * h * (i + 1), {"positive": True}),
+    Case(
+        "antisymmetric", Antisymmetric, lambda i, h: h * (i + 1) + h * h, {}, feed_forward=False
+    ),  # what diffuses is not through a weight
+    Case(
+        "antisymmetric-no-diffusion",
+        Antisymmetric,
+        lambda i, h: h * i + h * h,
+        {"step_size": 0.5, "diffusion": 0.0, "bias": False},
+    ),
+    Case(
+        "antisymmetric-gated", GatedAntisymmetric, lambda i, h: 2 * h * (i + 1) + h * h, {}, feed_forward=False
+    ),  # as above
+    Case(
+        "antisymmetric-gated-no-diffusion",
+        GatedAntisymmetric,
+        lambda i, h: 2 * h * (i + 1) + h * h,
+        {"step_size": 0.5, "diffusion": 0.0},
+    ),
+    Case("cornn", CoRNN, lambda i, h: h * (i + h + 1) + h * h, {"time_step": 0.25, "frequency": 1.0, "damping": 1.0}),
+    Case("lem", LEM, lambda i, h: 4 * h * (i + h + 1), {}),
+    Case("lem-small-steps", LEM, lambda i, h: 4 * h * (i + h), {"time_step": 0.25, "bias": False}),
+    Case(
+        "clockwork", Clockwork, lambda i, h: h * (i + h + 1), {"periods": (1, 2, 3)}, feed_forward=False
+    ),  # which units change is up to the clock
+    Case("sru", SRU, lambda i, h: 2 * h * (i + 2) + h * i * (1 + (i != h)), {}),
+    Case(
+        "sru-gates-of-the-input",
+        SRU,
+        lambda i, h: 2 * h * (i + 1) + h * i * (1 + (i != h)),
+        {"recurrent_gates": False, "highway_bias": -1.0},
+    ),
+    Case("qrnn-f", QRNN, lambda i, h: 2 * h * 2 * i, {"pooling": "f", "bias": False}),
+    Case("qrnn-fo", QRNN, lambda i, h: 3 * h * (2 * i + 1), {}),
+    Case("qrnn-ifo", QRNN, lambda i, h: 4 * h * (2 * i + 1), {"pooling": "ifo"}),
+    Case("lru", LRU, lambda i, h: 3 * h * i + 2 * h * h + 3 * h, {}),
+    Case("lru-narrow", LRU, lambda i, h: 4 * i + 4 * h + h * i + 6, {"state_size": 2, "r_min": 0.5, "r_max": 0.9}),
+    Case("highway", Highway, lambda i, h: 2 * h * (i + h + 1) + h * (i + h) + 3 * h, {}),
+    Case(
+        "branching",
+        Branching,
+        lambda i, h: 2 * h * (i + h + 1),
+        {},
+        traceable=False,
+        compiled=False,
+        fails=("padding", "rows"),
+    ),
 ]
 
 every_cell = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-every_scan = pytest.mark.parametrize(
-    "case", [case for case in CASES if case.cell().has_scan], ids=lambda case: case.name
-)
 every_torch_cell = pytest.mark.parametrize(
     "case", [case for case in CASES if case.torch_module], ids=lambda case: case.name
 )

@@ -7,6 +7,7 @@
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
     carousel.explain(model)                         what the compiler made of a recurrence
     carousel.compare("series.jsonl", ["lstm", "gru"])   which recurrence suits your sequences
+    carousel.check_cell(MyCell)                     the tests of a recurrence of your own
 
 Names are loaded when first used, so that importing the package is instant.
 """
@@ -39,6 +40,7 @@ _PUBLIC = {
     "BahdanauAttention": "carousel.nn",
     "LuongAttention": "carousel.nn",
     "Pyramid": "carousel.nn",
+    "check_cell": "carousel.nn",
     "trajectory": "carousel.nn",
     "unroll": "carousel.nn",
 }
@@ -47,7 +49,18 @@ if TYPE_CHECKING:
     from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
     from carousel.cells import Cell, Elman, ProjectedLSTM, ResetAfterGRU
     from carousel.compiler.explain import explain
-    from carousel.nn import GRU, LSTM, RNN, BahdanauAttention, LuongAttention, Pyramid, Recurrent, trajectory, unroll
+    from carousel.nn import (
+        GRU,
+        LSTM,
+        RNN,
+        BahdanauAttention,
+        LuongAttention,
+        Pyramid,
+        Recurrent,
+        check_cell,
+        trajectory,
+        unroll,
+    )
     from carousel.tasks.captioning import caption, evaluate, train
     from carousel.tasks.comparison import compare
 
@@ -69,6 +82,7 @@ __all__ = [
     "__version__",
     "caption",
     "caption_photos",
+    "check_cell",
     "compare",
     "evaluate",
     "explain",

@@ -2,6 +2,7 @@
 
     CarouselError                 1   a run failed
     ├── TrainingDiverged          1   a loss or gradient was not finite
+    ├── CheckFailed               1   a cell is not what cells are; an AssertionError too
     ├── Interrupted             130   Ctrl-C; the last checkpoint is written
     └── UserError                 2   something the user can mend; nothing was written
         ├── ConfigError           2   an option or a configuration file
@@ -23,6 +24,10 @@ class CarouselError(Exception):
 
 class TrainingDiverged(CarouselError):
     """A loss or a gradient stopped being finite; the last good checkpoint is kept."""
+
+
+class CheckFailed(CarouselError, AssertionError):
+    """A property that `carousel.check_cell` looks for does not hold."""
 
 
 class Interrupted(CarouselError):

@@ -1,56 +1,18 @@
-"""Running a cell by its scan: the plain loop, whatever the lengths; who asks for it, and who gets it."""
+"""Running a cell by its scan: who asks for it, and who gets it; that it is the loop, see `test_check`."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from cell_registry import Case, assert_same, every_scan, gradients, plain_loop, ragged_inputs, random_state
-from test_unroll import alone
+from cell_registry import assert_same, gradients
 from torch import Tensor
 
 from carousel.cells import CELLS, LSTM, Cell, MinGRU, Packed, linear_scan
 from carousel.errors import ConfigError
 from carousel.nn import Recurrent, unroll
-
-
-def everything(cell: Cell, outputs: Tensor, state: Any, ends: list[Tensor]) -> list[Tensor]:
-    results = [outputs, *state]
-    return results + gradients(results, [*ends, *cell.parameters()])
-
-
-@every_scan
-@pytest.mark.parametrize("T", [1, 6])
-def test_scanned_is_step_by_step(case: Case, T: int) -> None:
-    cell = case.cell()
-    inputs = torch.randn(T, 5, 3, dtype=torch.float64, requires_grad=True)
-    start = random_state(cell, 5)
-    got = everything(cell, *unroll(cell, inputs, start, engine="scan"), [inputs, *start])
-    assert_same(got, everything(cell, *plain_loop(cell, inputs, start), [inputs, *start]))
-
-
-@every_scan
-def test_every_field_of_every_step_is_given(case: Case) -> None:
-    cell = case.cell()
-    inputs, start = torch.randn(4, 2, 3, dtype=torch.float64), random_state(cell, 2)
-    states, state = cell.scan(inputs, start), start
-    for t, x in enumerate(inputs):
-        state = cell.step(x, state)
-        assert_same([field[t] for field in states], list(state))
-
-
-@every_scan
-@pytest.mark.parametrize("lengths", [[6, 2, 1, 4], [2, 6, 6], [1]], ids=str)
-@pytest.mark.parametrize("fill", [0.0, math.nan])
-def test_ragged_is_each_sequence_alone(case: Case, lengths: list[int], fill: float) -> None:
-    cell, sizes = case.cell(), torch.tensor(lengths)
-    clean, dirty = ragged_inputs(sizes), ragged_inputs(sizes, fill=fill)
-    start = random_state(cell, len(lengths))
-    got = everything(cell, *unroll(cell, dirty, start, sizes, engine="scan"), [dirty, *start])
-    assert_same(got, everything(cell, *alone(cell, clean, start, sizes), [clean, *start]))
 
 
 def test_layers_in_both_directions() -> None:

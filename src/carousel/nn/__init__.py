@@ -1,6 +1,7 @@
 """Modules made of cells."""
 
 from carousel.nn.attention import BahdanauAttention, LuongAttention
+from carousel.nn.check import check_cell
 from carousel.nn.dilation import Dilated
 from carousel.nn.directions import Directions
 from carousel.nn.dropouts import CandidateDropout, Zoneout, dropped_weights
@@ -37,6 +38,7 @@ __all__ = [
     "Trajectory",
     "Wrapper",
     "Zoneout",
+    "check_cell",
     "dropped_weights",
     "join_steps",
     "trajectory",
