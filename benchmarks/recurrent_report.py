@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,10 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        if self.must is None or self.aim is None:
+        if self.must is None:
             return ""
         sign = -1 if self.less else 1
-        if sign * self.value >= sign * self.aim:
+        if self.aim is not None and sign * self.value >= sign * self.aim:
             return "PASS, aim"
         return "PASS" if sign * self.value >= sign * self.must else "MISS"
 
@@ -76,6 +77,20 @@ class Figure:
         wanted = ("" if target is None else f"{bound}{target:g}{self.unit}" for target in (self.must, self.aim))
         digits = 1 if self.unit == " ms" else 2
         return (str(self.row), self.what, f"{self.value:.{digits}f}{self.unit}", self.detail, *wanted, self.verdict)
+
+    def facts(self) -> dict[str, Any]:
+        """The line for JSON."""
+        return {
+            "row": self.row,
+            "what": self.what,
+            "value": self.value,
+            "must": self.must,
+            "aim": self.aim,
+            "less_is_better": self.less,
+            "verdict": self.verdict,
+            "detail": self.detail,
+            "took": summaries(self.took),
+        }
 
 
 def against(measurements: list[Measurement], cell: str, mode: str, rival: str) -> dict[Shape, float]:
@@ -93,10 +108,27 @@ def mean_figure(
     return Figure(row, what, statistics.geometric_mean(ratios.values()), must=must, aim=aim, detail=detail)
 
 
+def print_figures(console: Console, title: str, caption: str, figures: list[Figure]) -> None:
+    """The table on a terminal, a rule between rows of different numbers."""
+    table = Table(title=title, caption=caption)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in ("measured", "must", "aim") else "left")
+    for before, figure in zip([None, *figures], figures, strict=False):
+        if before is not None and before.row != figure.row:
+            table.add_section()
+        *plain, verdict = figure.cells()
+        table.add_row(*plain, f"[{STYLES[verdict]}]{verdict}[/]" if verdict else "")
+    console.print(table)
+
+
+def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [columns, ["---"] * len(columns), *lines]]
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures hold for."""
     versions = {}
-    for name in ("torch", "jax", "onnxruntime", "llvmlite"):
+    for name in ("torch", "jax", "onnxruntime", "torchrecurrent", "llvmlite"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -125,6 +157,14 @@ def cpu() -> str:
     return f"{facts.get('model name', platform.machine())} ({model}, {vectors})"
 
 
+def machine_lines(m: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    return [
+        f"{m['threads']} thread(s) of {m['cores']} on {m['cpu']}; load before: {m['load']}",
+        f"Python {m['python']}, {versions}; {m['date']}",
+    ]
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything one run found."""
@@ -135,12 +175,7 @@ class Report:
     figures: list[Figure]
 
     def heading(self) -> list[str]:
-        versions = ", ".join(f"{name} {version}" for name, version in self.machine["versions"].items())
-        m = self.machine
-        lines = [
-            f"{m['threads']} thread(s) of {m['cores']} on {m['cpu']}; load before: {m['load']}",
-            f"Python {m['python']}, {versions}; {m['date']}",
-        ]
+        lines = machine_lines(self.machine)
         if self.measurements:
             rate = statistics.median(found.mm_rate for found in self.measurements) / 1e9
             shapes = sorted({found.shape for found in self.measurements})
@@ -149,41 +184,19 @@ class Report:
         return lines
 
     def print(self, console: Console) -> None:
-        table = Table(title="Recurrent cells on the CPU", caption="\n".join(self.heading()))
-        for name in COLUMNS:
-            table.add_column(name, justify="right" if name in ("measured", "must", "aim") else "left")
-        for before, figure in zip([None, *self.figures], self.figures, strict=False):
-            if before is not None and before.row != figure.row:
-                table.add_section()
-            *plain, verdict = figure.cells()
-            table.add_row(*plain, f"[{STYLES[verdict]}]{verdict}[/]" if verdict else "")
-        console.print(table)
+        print_figures(console, "Recurrent cells on the CPU", "\n".join(self.heading()), self.figures)
 
     def markdown(self) -> str:
         """The table for the documentation, with how to repeat it."""
         command = " ".join(["python benchmarks/recurrent_cpu.py", *self.options])
-        rows = [COLUMNS, ("---",) * len(COLUMNS), *(figure.cells() for figure in self.figures)]
-        table = ["| " + " | ".join(cells) + " |" for cells in rows]
+        table = markdown_table(COLUMNS, (figure.cells() for figure in self.figures))
         return "\n".join(["```sh", command, "```", "", *(f"{line}  " for line in self.heading()), "", *table, ""])
 
     def json(self) -> str:
         found = {
             "machine": self.machine,
             "options": self.options,
-            "figures": [
-                {
-                    "row": figure.row,
-                    "what": figure.what,
-                    "value": figure.value,
-                    "must": figure.must,
-                    "aim": figure.aim,
-                    "less_is_better": figure.less,
-                    "verdict": figure.verdict,
-                    "detail": figure.detail,
-                    "took": _summaries(figure.took),
-                }
-                for figure in self.figures
-            ],
+            "figures": [figure.facts() for figure in self.figures],
             "measurements": [
                 {
                     "cell": m.cell,
@@ -191,7 +204,7 @@ class Report:
                     **m.shape._asdict(),
                     "flops": m.flops,
                     "mm_rate": m.mm_rate,
-                    "took": _summaries(m.timings),
+                    "took": summaries(m.timings),
                 }
                 for m in self.measurements
             ],
@@ -199,7 +212,7 @@ class Report:
         return json.dumps(found, indent=1)
 
 
-def _summaries(timings: dict[str, Timing]) -> dict[str, dict[str, float]]:
+def summaries(timings: dict[str, Timing]) -> dict[str, dict[str, float]]:
     """Milliseconds of every side."""
     return {
         name: {

@@ -150,7 +150,7 @@ def plain_loop(cell: Cell, inputs: Tensor) -> Tensor:
     state, outputs = cell.initial_state(inputs.shape[1]), []
     for x in inputs:
         state = cell.step(x, state)
-        outputs.append(state.h)
+        outputs.append(state[0])
     return torch.stack(outputs)
 
 
