@@ -26,8 +26,8 @@ CELLS = Path(__file__).parent / "cells"
 CELLS_HEAD = """# The cells
 
 Made by `python docs/generate.py` from what `carousel cells` says. Weights and FLOPs are for input size 64 and hidden
-size 128; FLOPs are those of the matrix products of one step of one sequence, forward. On the CPU a cell is compiled, or else
-runs by its scan; one that is both has a scan for where there is no compiled loop.
+size 128; FLOPs are those of the matrix products of one step of one sequence, forward. On the CPU a cell is compiled, or
+else runs by its scan; one that is both has a scan for where there is no compiled loop.
 
 `carousel cells NAME` prints a cell's equations, its options and what the compiler understood;
 `carousel cells NAME --draw FILE.svg` (or `.png`) draws it, as below.

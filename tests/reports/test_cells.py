@@ -139,6 +139,14 @@ def test_a_field_that_is_never_read_again_does_not_flow() -> None:
     assert "c₀" in texts
 
 
+def test_an_input_that_is_kept_in_the_state_is_not_the_one_of_this_step() -> None:
+    cell = CELLS["qrnn"](3, 4)
+    boxes = step_graph(cell)
+    assert {box.label[0] for box in boxes if box.kind == "product"} == {"U xₜ₋₁", "W x + b"}
+    texts = [text.text for text in unfolded("qrnn", cell, boxes, steps=3).texts]
+    assert [texts.count(text) for text in ("U", "W", "x₀", "x₁", "x₃")] == [4, 3, 1, 2, 2]
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_drawings_are_small_and_well_formed(name: str, tmp_path: Path) -> None:
     path = write_drawing(tmp_path / "new" / "cell.svg", cell_picture(name, CELLS[name](64, 128)))

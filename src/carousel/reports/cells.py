@@ -19,7 +19,7 @@ from carousel.errors import ConfigError
 from carousel.reports.drawing import layered, source_tones
 from carousel.reports.page import write_whole
 from carousel.reports.picture import Picture, Pill, Text, Wire, text_width
-from carousel.reports.step_graph import Box, step_graph
+from carousel.reports.step_graph import BEFORE, Box, step_graph
 
 INPUT_SIZE, HIDDEN_SIZE = 64, 128
 SUMMED = {"linear": 0, "matmul": 0, "mm": 0, "bmm": 0, "addmm": 1}  # the argument whose columns a product sums over
@@ -130,12 +130,11 @@ def _heading(text: str) -> Picture:
 
 def unfolded(name: str, cell: Cell, boxes: list[Box], steps: int = 4) -> Picture:
     """The network unfolded in time: the same weights on the same arrows of every step."""
-    tones = source_tones(boxes)
-    sources = {box.text: box for box in tones}
-    read = [arrow for box in boxes for arrow in box.arrows]
+    tones, read = source_tones(boxes), [arrow for box in boxes for arrow in box.arrows]
+    sources = {"" if box.is_input else box.label[0].removesuffix(BEFORE): box for box in tones}
     tags = {
-        text: ", ".join(dict.fromkeys(weight for arrow in read if arrow.source is source for weight in arrow.weights))
-        for text, source in sources.items()
+        key: ", ".join(dict.fromkeys(weight for arrow in read if arrow.source is source for weight in arrow.weights))
+        for key, source in sources.items()
     }
     fields = [field for field in cell.State._fields if field in sources]  # those that are read again
     width = max(84.0, text_width(name) + 24)
@@ -162,11 +161,11 @@ def unfolded(name: str, cell: Cell, boxes: list[Box], steps: int = 4) -> Picture
         output = cell.State._fields[0] + now
         picture.wires.append(Wire(((centre, top), (centre, 42)), "wire", "up"))
         _labelled(picture, centre, 28, output, "result")
-        if "x" in sources:
-            picture.wires.append(Wire(((centre, bottom + 66), (centre, bottom)), tones[sources["x"]], "up"))
+        if "" in sources:
+            picture.wires.append(Wire(((centre, bottom + 66), (centre, bottom)), tones[sources[""]], "up"))
             _labelled(picture, centre, bottom + 79, "x" + now, "source")
-            if tags["x"]:
-                _tag(picture, centre, bottom + 36, tags["x"])
+            if tags[""]:
+                _tag(picture, centre, bottom + 36, tags[""])
     numbers = sum(weight.numel() for weight in cell.parameters())
     said = f"the same {numbers:,} weights at every step, for I = {cell.input_size} and H = {cell.hidden_size}"
     picture.texts.append(Text(picture.width / 2, bottom + 110, said, 11, "soft"))

@@ -179,8 +179,9 @@ def _drawn(boxes: Sequence[Box], slots: dict[Box, _Slot], columns: list[list[_Sl
 
 def source_tones(boxes: Sequence[Box]) -> dict[Box, str]:
     """The tone of what comes from each source; that of the input is the first."""
-    sources = sorted((box for box in boxes if box.kind == "source"), key=lambda box: box.text != "x")
-    return {box: f"wire{k % 6}" for k, box in enumerate(sources, start=sources[:1] != [] and sources[0].text != "x")}
+    fields = [box for box in boxes if box.kind == "source" and not box.is_input]
+    tones = {box: f"wire{1 + k % 5}" for k, box in enumerate(fields)}
+    return tones | {box: "wire0" for box in boxes if box.is_input}
 
 
 def _arrow(slot: _Slot, before: _Slot, half: list[float], dy: float, tone: str) -> Wire:

@@ -47,6 +47,10 @@ class Box:
     arrows: list[Arrow] = field(default_factory=list)
     name: str | None = None  # of the variable in `step`
 
+    @property
+    def is_input(self) -> bool:
+        return self.label == (f"x{AFTER}",) and self.kind == "source"
+
 
 class _Zero:
     """The value of a product with weights that are zero."""
@@ -161,7 +165,8 @@ class _Reader:
             key: Any = node.args[1]
             name = key if node.target is getattr else self.cell.State._fields[key]
             if name not in self.fields:
-                self.fields[name] = self.box("source", f"{name}{BEFORE}", text=name)
+                label = f"{name}{BEFORE}"
+                self.fields[name] = self.box("source", label, text=label if name == "x" else name)
             return self.fields[name]
         if node.op == "get_attr":
             return self.parameter(node)
@@ -305,7 +310,7 @@ def _text(value: Value) -> str:
         case _Zero():
             return "0"
         case bool() | int() | float():
-            return f"{value:g}"
+            return f"{value:.4g}"
     return str(value)
 
 
