@@ -14,7 +14,7 @@ from torch import Tensor
 from user_cells import USER_CELLS, Deep, NormedTogether, PerSequence, Zoneout
 
 from carousel.cells import ACTIVATIONS, GRU, LSTM, Cell, Elman
-from carousel.compiler import engine, known, reference
+from carousel.compiler import known, products, reference
 from carousel.compiler.extent import extent
 from carousel.compiler.function import unroll as run_operands
 from carousel.compiler.trace import Operands
@@ -211,16 +211,17 @@ def test_a_step_at_a_time_is_the_whole(make: Any) -> None:
         torch.testing.assert_close(tuple(state), tuple(end), rtol=0, atol=1e-6)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("piece", [1, 60, 500])
-def test_pieces_of_time_are_the_whole(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    torch.manual_seed(0)
-    cell, inputs = LSTM(5, 6), torch.randn(11, 3, 5)
-    start = cell.State(torch.randn(3, 6), torch.randn(3, 6))
-    with torch.no_grad():
-        outputs, state = unroll(cell, inputs, start, engine="compiled")
-        monkeypatch.setattr(engine, "PIECE", piece)
-        pieces, after = unroll(cell, inputs, start, engine="compiled")
-    for whole, part in zip([outputs, *state], [pieces, *after], strict=True):
-        torch.testing.assert_close(part, whole, rtol=0, atol=1e-6)  # input products may round otherwise
-    outputs, _ = unroll(cell, inputs, start, engine="compiled")
-    assert outputs.requires_grad  # what has a gradient is not cut
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "Deep", "PerSequence", "SideBySide"])
+@pytest.mark.parametrize("rows", [1, 9, 16])
+def test_pieces_of_time_are_the_whole(monkeypatch: pytest.MonkeyPatch, name: str, rows: int) -> None:
+    in_pieces(monkeypatch, name, rows)
+
+
+def in_pieces(patch: pytest.MonkeyPatch, name: str, rows: int) -> None:
+    """Check a cell that goes through time by so many rows, over even batches and ragged ones."""
+    patch.setattr(products, "PIECE", 0)
+    patch.setattr(products, "FEWEST", rows)
+    torch.manual_seed(8)
+    make = {**OURS, **USER_CELLS}[name]
+    check(problem_of(make(3, 5), 11, 4))
+    check(problem_of(make(3, 5), 9, 4, [9, 3, 1, 4]))

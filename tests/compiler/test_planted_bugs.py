@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from differential import OURS, check
-from test_cpu import problem_of, same_bits_in_any_batch
+from test_cpu import in_pieces, problem_of, same_bits_in_any_batch
 from test_function import second_order
 from user_cells import USER_CELLS, Deep
 
-from carousel.compiler import blocks, cpu, derive, graph, kernel, objects, reference, trace
+from carousel.compiler import blocks, derive, extent, graph, kernel, loops, objects, products, reference, trace
 
 
 def differs(name: str, H: int = 5) -> Callable[[], None]:
@@ -39,6 +39,12 @@ def second_gradients() -> None:
 
 def any_batch() -> None:
     same_bits_in_any_batch(Deep, 5)
+
+
+def piecewise() -> None:
+    extent.extent.cache_clear()  # an extent remembers its pieces
+    with pytest.MonkeyPatch.context() as patch:
+        in_pieces(patch, "LSTM", rows=5)
 
 
 @dataclass
@@ -81,9 +87,18 @@ BUGS = [
     Bug("an accumulator begins anew", kernel._Writer.call_product, "not fresh", "False", differs("PassedThrough")),
     Bug("the last rows of a batch are left out", blocks.Loops.shares, "self.b.urem(count, blocks)", "LONG(0)",
         any_batch),
-    Bug("gradients of weights without the first state", cpu.Program._factors,
-        "[later, first] if extent.steps > 1", "[later] if extent.steps > 1", differs("LSTM")),
-    Bug("panels of weights lie the wrong way", cpu.packed, "if transposed", "if not transposed", differs("LSTM")),
+    Bug("gradients of weights without the first state", products._Backward.lay_out, '("initial", f)', '("field", f)',
+        differs("LSTM")),
+    Bug("panels of weights lie the wrong way", loops.panel_words, "if transposed", "if not transposed",
+        differs("LSTM")),
+    Bug("a piece of time goes on from the wrong state", loops.Loop.call, "before=4 * entry", "row=4 * entry",
+        piecewise),
+    Bug("what is carried forgets which half is which", extent.Extent._cut, "self.steps, 2), self", "self.steps), self",
+        piecewise),
+    Bug("the last piece's gradient is all", products._Backward.of_weight, "word(again=1) if once", "word() if once",
+        piecewise),
+    Bug("the gradient of a bias is that of one piece", products._Backward.of_input,
+        "self.strides[place], word(rows=1)", "self.strides[place], word(1)", differs("LSTM")),
     Bug("second gradients with the signs of sums lost", reference._value, "F.linear(arg,", "F.linear(-arg,",
         second_gradients),
 ]  # fmt: skip

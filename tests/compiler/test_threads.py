@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,31 +26,27 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def tables(count: int) -> list[Any]:
-    return [(ctypes.c_int64 * 1)(k) for k in range(count)]
-
-
 @pytest.mark.parametrize("faster", [True, False])
 def test_the_faster_way_is_taken_once_both_are_known(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     now = [0.0]
     ways: list[bool] = []
 
-    def together(function: Any, parts: Any) -> None:
+    def together(play: Any, head: int, parts: int) -> None:
         ways.append(True)
         now[0] += 1.0 if faster else 3.0
 
-    def alone(table: Any) -> None:
+    def alone(head: int, number: int, team: int) -> None:
         ways.append(False)
-        now[0] += 1.0  # so two in turn take 2
+        now[0] += 2.0
 
     monkeypatch.setattr(threads, "_together", together)
     monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
     for _ in range(threads.WARM + threads.TRIED):
-        threads.share(alone, tables(2), "work")
+        threads.share(alone, 0, 2, "work")
     assert True in ways and False in ways
     ways.clear()
     for _ in range(10):
-        threads.share(alone, tables(2), "work")
+        threads.share(alone, 0, 2, "work")
     assert set(ways) == {faster}
 
 
@@ -65,8 +60,8 @@ def test_the_question_is_asked_anew_after_a_while() -> None:
 
 def test_one_part_needs_no_trial() -> None:
     called: list[Any] = []
-    threads.share(called.append, tables(1), "work")
-    assert len(called) == 1 and not threads.TRIALS
+    threads.share(lambda *about: called.append(about), 0, 1, "work")
+    assert called == [(0, 0, 1)] and not threads.TRIALS
 
 
 @pytest.mark.usefixtures("two_threads")

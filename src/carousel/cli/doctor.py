@@ -145,12 +145,12 @@ def _torch() -> dict[str, Fact]:
 
 def _compiler() -> dict[str, Fact]:
     try:
-        from carousel.compiler import matrix, objects, threads
+        from carousel.compiler import objects, products, threads
 
         folder = objects.directory()
         kept = [file.stat().st_size for file in folder.glob("*.o")] if folder.is_dir() else []
         processor, count = objects.processor(), threads.available()
-        gain = f"{count}, now {matrix.gain(count):.2f} times as fast as one" if count > 1 else "1"
+        gain = f"{count}, now {products.gain(count):.2f} times as fast as one" if count > 1 else "1"
     except Exception as error:  # needs torch and llvmlite, either of which may be what is broken
         return {"error": f"not known: {type(error).__name__}: {error}"}
     return {

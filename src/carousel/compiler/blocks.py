@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -105,18 +106,33 @@ class Loops:
         return ir.Function(module, ir.FunctionType(returns, args), name)
 
 
-def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
-    """tile[r, :] (+)= Σ_k source[r · stride + k] panel[k, :] for up to `most` rows.
+@cache
+def column_vectors(target: Target, width: int, accumulators: int) -> int:
+    """How many vectors of columns a block has: enough accumulators to keep the arithmetic busy, little left over."""
+    total = -(-width // target.lanes)
 
-    void product(float *source, int64 stride, int64 rows, float *panel, int64 inner, float *tile, bool more)
+    def cost(vectors: int) -> float:
+        accumulated = vectors * accumulators
+        rows = target.rows(accumulated)
+        loads = accumulated + rows / 2
+        return -(-total // vectors) * max(rows * accumulated, loads) / rows
+
+    return min(range(1, max(1, min(total, 4 // accumulators)) + 1), key=lambda vectors: (cost(vectors), -vectors))
+
+
+def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
+    """tile[r, :] (+)= Σ_k source[r · by_row + k · by_inner] panel[k, :] for up to `most` rows.
+
+    void product(float *source, int64 by_row, int64 by_inner, int64 rows, float *panel, int64 inner, float *tile,
+                 bool more)
     """
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, POINTER, LONG, POINTER, BIT])
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
     function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
     function.linkage = "internal"
     function.attributes.add("noinline")
-    for place in (0, 3, 5):
+    for place in (0, 4, 6):
         function.args[place].add_attribute("noalias")
-    rows = function.args[2]
+    rows = function.args[3]
     b = ir.IRBuilder(function.append_basic_block("entry"))
     done = function.append_basic_block("done")
     ir.IRBuilder(done).ret_void()
@@ -131,9 +147,9 @@ def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, m
 def _write_block(
     function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
 ) -> None:
-    source, stride, _, panel, inner, tile, more = function.args
+    source, by_row, by_inner, _, panel, inner, tile, more = function.args
     v = Vectors(b, lanes)
-    rows = [b.gep(source, [b.mul(stride, LONG(r))], source_etype=FLOAT) for r in range(height)]
+    rows = [b.gep(source, [b.mul(by_row, LONG(r))], source_etype=FLOAT) for r in range(height)]
     places = [(r, c) for r in range(height) for c in range(vectors)]
     addresses = {(r, c): b.gep(tile, [LONG(r * row_words + c * lanes)], source_etype=FLOAT) for r, c in places}
     begin, load_tile, loop = (function.append_basic_block(name) for name in ("begin", "load", "loop"))
@@ -147,6 +163,9 @@ def _write_block(
     k = b.phi(LONG)
     k.add_incoming(LONG(0), begin)
     k.add_incoming(LONG(0), load_tile)
+    along = b.phi(LONG)
+    along.add_incoming(LONG(0), begin)
+    along.add_incoming(LONG(0), load_tile)
     sums = {}
     for place in places:
         sums[place] = b.phi(v.type)
@@ -156,13 +175,14 @@ def _write_block(
     weights = [b.load(b.gep(at, [LONG(c * lanes)], source_etype=FLOAT), typ=v.type, align=64) for c in range(vectors)]
     added = {}
     for r in range(height):
-        number = v.splat(b.load(b.gep(rows[r], [k], source_etype=FLOAT), typ=FLOAT))
+        number = v.splat(b.load(b.gep(rows[r], [along], source_etype=FLOAT), typ=FLOAT))
         for c in range(vectors):
             added[r, c] = v.fma(number, weights[c], sums[r, c])
     for place in places:
         sums[place].add_incoming(added[place], loop)
     following = b.add(k, LONG(1))
     k.add_incoming(following, loop)
+    along.add_incoming(b.add(along, by_inner), loop)
     end = function.append_basic_block("end")
     b.cbranch(b.icmp_signed("<", following, inner), loop, end)
     b.position_at_end(end)
@@ -174,17 +194,18 @@ def _write_block(
 def write_pack(module: ir.Module, target: Target) -> ir.Function:
     """Lay out a matrix as products read it.
 
-    void pack(float *matrix, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 vectors,
-              int64 step, float *panel)
+    void lay_out(float *matrix, int64 by_column, int64 by_inner, int64 columns, int64 inner, int64 depth,
+                 int64 vectors, int64 step, float *panel)
 
-    panel[(j · inner + k) · step + c] = matrix[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
+    panel[(j · depth + k) · step + c] = matrix[(j · vectors · lanes + c) · by_column + k · by_inner], 0 past the
     last column, for c within `vectors` vectors. Whole squares go through registers.
     """
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, LONG, LONG, LONG, POINTER])
-    function = ir.Function(module, signature, "pack")
+    signature = ir.FunctionType(ir.VoidType(), [POINTER, *[LONG] * 7, POINTER])
+    function = ir.Function(module, signature, "lay_out")
+    function.linkage = "internal"
     w = Loops(function, target)
     b, lanes = w.b, target.lanes
-    matrix, by_column, by_inner, columns, inner, vectors, step, panel = function.args
+    matrix, by_column, by_inner, columns, inner, depth, vectors, step, panel = function.args
     block = b.mul(vectors, LONG(lanes))
     across, along = b.icmp_signed("==", by_column, LONG(1)), b.icmp_signed("==", by_inner, LONG(1))
     squares = b.select(along, b.udiv(inner, LONG(lanes)), LONG(0))
@@ -192,7 +213,7 @@ def write_pack(module: ir.Module, target: Target) -> ir.Function:
         first = b.add(b.mul(j, block), b.mul(part, LONG(lanes)))
         whole = b.icmp_signed("<=", b.add(first, LONG(lanes)), columns)
         source = w.at(matrix, b.mul(first, by_column))
-        into = w.at(panel, b.mul(b.mul(j, inner), step), b.mul(part, LONG(lanes)))
+        into = w.at(panel, b.mul(b.mul(j, depth), step), b.mul(part, LONG(lanes)))
         with w.loop(b.select(b.and_(whole, across), inner, LONG(0))) as k:
             w.store(w.load(w.at(source, b.mul(k, by_inner))), w.at(into, b.mul(k, step)))
         done = b.select(whole, b.mul(squares, LONG(lanes)), LONG(0))

@@ -174,36 +174,10 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
     rows = extent(tuple(sizes))
     if transformations():
         outputs, ends = functional.unroll(program, program.recurrence.operands(cell, inputs), state, rows)
-    elif program.input_columns * rows.rows > PIECE and rows.uniform and not _wants_gradient(cell, inputs, state):
-        outputs, ends = _in_pieces(program, cell, inputs, rows.steps, state)
     else:
-        operands = program.recurrence.operands(cell, inputs)
+        operands = program.recurrence.factors(cell, inputs)
         outputs, ends = function.unroll(program, operands, state, rows, threads.count(rows.batch))
     return outputs, cell.State(*ends)
-
-
-PIECE = (
-    2**21
-)  # numbers: input products of more than that are taken some time steps at a time, while the cache holds them
-
-
-def _wants_gradient(cell: Cell, inputs: Tensor, state: Any) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, *state, *cell.parameters()))
-
-
-def _in_pieces(program: Any, cell: Cell, inputs: Tensor, steps: int, state: Any) -> tuple[Tensor, Any]:
-    """Some time steps after the other, each piece from the state after the one before."""
-    from carousel.compiler import function
-
-    batch = len(inputs) // steps
-    some = max(1, PIECE // (program.input_columns * batch))
-    outputs = torch.empty(len(inputs), program.widths[0])
-    for first in range(0, steps, some):
-        part = slice(first * batch, min(first + some, steps) * batch)
-        rows = extent((batch,) * ((part.stop - part.start) // batch))
-        operands = program.recurrence.operands(cell, inputs[part])
-        _, state = function.unroll(program, operands, state, rows, threads.count(batch), outputs[part])
-    return outputs, state
 
 
 def stream(cell: Cell, batch: int) -> Any:

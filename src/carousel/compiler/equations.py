@@ -13,7 +13,7 @@ from carousel.compiler.trace import Recurrence
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "eq": "="}
 _BINDS = {"gt": 0, "ge": 0, "eq": 0, "add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
 _LETTERS = {"input": "p", "weight": "U", "vector": "v"}
-_LINEAR = ("linear", "carousel_compiler_linear_linear")
+_LINEAR = ("linear",)
 
 
 @dataclass(frozen=True)

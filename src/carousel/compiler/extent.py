@@ -18,8 +18,8 @@ class Extent:
     >>> ragged = Extent((3, 2, 2, 1))
     >>> ragged.rows, ragged.batch, ragged.lengths.tolist()
     (8, 3, [4, 3, 1])
-    >>> ragged.last_rows.tolist(), ragged.rows_before.tolist()
-    ([7, 6, 2], [0, 1, 3, 4, 5])
+    >>> ragged.last_rows.tolist()
+    [7, 6, 2]
     """
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
@@ -27,6 +27,7 @@ class Extent:
         self.rows, self.batch, self.steps = sum(sizes), sizes[0], len(sizes)
         self.uniform = sizes[-1] == sizes[0]
         self.words = (ctypes.c_int64 * len(sizes))(*sizes)
+        self._pieces: dict[tuple[int, bool], np.ndarray[Any, Any]] = {}
 
     @cached_property
     def lengths(self) -> np.ndarray[Any, Any]:
@@ -39,21 +40,43 @@ class Extent:
         starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
         return torch.from_numpy(starts[self.lengths - 1] + np.arange(self.batch))
 
-    @cached_property
-    def rows_before(self) -> Tensor:
-        """For each row from the second step on, the row of the same sequence one step before."""
-        sizes = np.asarray(self.sizes)
-        return torch.from_numpy(np.arange(self.batch, self.rows) - np.repeat(sizes[:-1], sizes[1:]))
+    def pieces(self, rows: int, backward: bool = False) -> np.ndarray[Any, Any]:
+        """All steps in pieces of about so many rows, and of an even number of steps but for the last.
+
+        Columns: 1, the first row, rows, the first step, steps, the row where the step before begins, whether another
+        piece is done before, B, the address of the sizes.
+
+        >>> Extent((3, 2, 2, 1)).pieces(rows=5)[:, :7].tolist()
+        [[1, 0, 5, 0, 2, 0, 0], [1, 5, 3, 2, 2, 3, 1]]
+        """
+        key = (min(rows, self.rows), backward)
+        if key not in self._pieces:
+            self._pieces[key] = self._cut(*key)
+        return self._pieces[key]
+
+    def _cut(self, rows: int, backward: bool) -> np.ndarray[Any, Any]:
+        count = -(-self.rows // rows)
+        starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        even = [*range(0, self.steps, 2), self.steps]
+        at = np.searchsorted(starts[even], [self.rows * k / count for k in range(count + 1)])
+        bounds = np.array([even[place] for place in sorted(set(at.tolist()))])
+        steps, last = bounds[:-1], bounds[1:]
+        pieces = np.zeros((len(steps), 9), np.int64)
+        pieces[:, 0] = 1
+        pieces[:, 1], pieces[:, 2] = starts[steps], starts[last] - starts[steps]
+        pieces[:, 3], pieces[:, 4] = steps, last - steps
+        pieces[:, 5] = starts[np.maximum(steps - 1, 0)]
+        pieces[:, 7], pieces[:, 8] = self.batch, ctypes.addressof(self.words) + 8 * steps
+        if backward:
+            pieces = pieces[::-1].copy()
+        pieces[1:, 6] = 1
+        return pieces
 
     def ends(self, field: Tensor) -> Tensor:
         """(B, w) of (N, w): the rows of the last steps."""
         if self.uniform:
             return field[self.rows - self.batch :].clone()
         return field.index_select(0, self.last_rows)
-
-    def before(self, field: Tensor) -> Tensor:
-        """(N - B, w) of (N, w): what each row from the second step on had before it."""
-        return field[: self.rows - self.batch] if self.uniform else field.index_select(0, self.rows_before)
 
     def carried(self, halves: Tensor) -> Tensor:
         """(B, w) of (2, B, w), written by turns: each sequence's last."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
-from carousel.compiler.trace import Operands
+from carousel.compiler.trace import Form, Operands, Product
 
 
 def unroll(
@@ -53,18 +54,19 @@ def run_backward(
         saved: fields of all steps and what was kept.
         grads: of the outputs, and of each field of the final state.
     """
-    operands, state, saved = laid_out(operands), contiguous(state), contiguous(saved)
-    first = {"weight": len(operands.inputs), "vector": len(operands.inputs) + len(operands.weights)}
-    groups = program.run_backward(
-        operands, state, saved[: len(state)], saved[len(state) :], grads, extent, threads.count(extent.batch),
-        lambda kind, k: wanted[first[kind] + k],
-    )  # fmt: skip
-    found = [gradient for group in groups for gradient in group]
+    operands, state, saved, parts = (
+        laid_out(operands),
+        contiguous(state),
+        contiguous(saved),
+        threads.count(extent.batch),
+    )
+    fields, kept = saved[: len(state)], saved[len(state) :]
+    found = program.run_backward(operands, state, fields, kept, grads, extent, parts, wanted)
     return [gradient for gradient, want in zip(found, wanted, strict=True) if want and gradient is not None]
 
 
 def laid_out(operands: Operands) -> Operands:
-    inputs = [tensor if tensor.stride(1) == 1 else tensor.contiguous() for tensor in operands.inputs]
+    inputs = [one if isinstance(one, Product) or one.stride(1) == 1 else one.contiguous() for one in operands.inputs]
     return Operands(inputs, list(operands.weights), contiguous(operands.vectors))
 
 
@@ -105,7 +107,7 @@ class _Unroll(torch.autograd.Function):
         asked = [grads[0], *grads[fields : 2 * fields]]
         saved = ctx.saved_tensors  # read once: under checkpointing it computes them
         if batched(asked):
-            found = gradients(ctx.program, ctx.extent, ctx.counts, saved[:given], asked, wanted)
+            found = gradients(ctx.program, ctx.extent, _form(ctx.counts), saved[:given], asked, wanted)
         else:
             counts = (*ctx.counts, len(saved) - given)
             tensors = (*saved, *asked)
@@ -134,7 +136,7 @@ class _Backward(torch.autograd.Function):
 
         def backward(*tensors: Any) -> list[Tensor | None]:
             asked = tensors[given + saved :]
-            return gradients(ctx.program, ctx.extent, counts, tensors[:given], asked, ctx.wanted)
+            return gradients(ctx.program, ctx.extent, _form(counts), tensors[:given], asked, ctx.wanted)
 
         # What was saved follows from the operands, and its share is in theirs.
         needs = enumerate(ctx.needs_input_grad[4:])
@@ -142,6 +144,11 @@ class _Backward(torch.autograd.Function):
         asked = iter(grads)
         every = [next(asked) if want else None for want in ctx.wanted]
         return None, None, None, None, *_pulled_back(backward, ctx.saved_tensors, every, wanted)
+
+
+def _form(counts: Sequence[int]) -> Form:
+    inputs, weights, vectors, *_ = counts
+    return Form((1,) * inputs, weights, vectors)
 
 
 def batched(grads: Sequence[Tensor | None]) -> bool:
@@ -153,7 +160,7 @@ def batched(grads: Sequence[Tensor | None]) -> bool:
 def gradients(
     program: Program,
     extent: Extent,
-    counts: Sequence[int],
+    form: Form,
     tensors: Sequence[Tensor],
     grads: Sequence[Tensor | None],
     wanted: Sequence[bool],
@@ -161,8 +168,9 @@ def gradients(
     """The gradients by PyTorch's own operations, which can be differentiated again."""
 
     def loop(*tensors: Any) -> list[Tensor | None]:
-        *groups, state, _ = cut(tensors, counts)
-        outputs, ends = reference.run(program.recurrence, Operands(*groups), state, extent.sizes)
+        operands, state = form.operands(tensors), tensors[form.total :]
+        inputs = [F.linear(*given) if isinstance(given, Product) else given for given in operands.inputs]
+        outputs, ends = reference.run(program.recurrence, operands._replace(inputs=inputs), state, extent.sizes)
         return [outputs, *ends]
 
     return _pulled_back(loop, tensors, grads, wanted)

@@ -24,7 +24,7 @@ from llvmlite import ir
 
 from carousel.compiler import objects
 from carousel.compiler.arithmetic import BIT, FLOAT, INT, LONG, POINTER
-from carousel.compiler.blocks import Loops, Target, write_product
+from carousel.compiler.blocks import Loops, Target, column_vectors, write_product
 from carousel.compiler.graph import Node
 from carousel.compiler.plan import ALL, BEFORE, CARRY, SEQUENCE, STEP, Buffer, Call, Pass, Plan
 
@@ -54,19 +54,6 @@ def _buffer(found: dict[str, Any]) -> Any:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def column_vectors(target: Target, width: int, accumulators: int) -> int:
-    """How many vectors of columns a block has: enough accumulators to keep the arithmetic busy, little left over."""
-    total = -(-width // target.lanes)
-
-    def cost(vectors: int) -> float:
-        accumulated = vectors * accumulators
-        rows = target.rows(accumulated)
-        loads = accumulated + rows / 2
-        return -(-total // vectors) * max(rows * accumulated, loads) / rows
-
-    return min(range(1, max(1, min(total, 4 // accumulators)) + 1), key=lambda vectors: (cost(vectors), -vectors))
 
 
 def emit(name: str, plan: Plan, target: Target, *, backward: bool) -> Kernel:
@@ -234,7 +221,7 @@ class _Writer(Loops):
         into = self.b.gep(tile, [LONG(call.first * block)], source_etype=FLOAT)
         function = self.product(len(call.weights) * vectors, row_words)
         more = ir.Constant(BIT, not fresh)
-        self.b.call(function, [source, stride, height, panel, self.width(call.inner), into, more])
+        self.b.call(function, [source, stride, LONG(1), height, panel, self.width(call.inner), into, more])
 
     def product(self, vectors: int, row_words: int) -> ir.Function:
         """tile[r, :] (+)= Σ_k source[r, k] panel[k, :] for some rows and so many vectors of columns."""

@@ -1,184 +1,192 @@
-"""Matrix products by the same code that runs the loops.
+"""Products of matrices outside the time loop, by the inner loop of the kernels.
 
-    C (+)= A B + bias,      A: (M, K), B: (K, N), of any strides
+    C (+)= A B        A: (M, K) of any strides, B: (K, N) laid out in panels, C: (M, N)
 
-in blocks: of K, so that a panel of B stays in the nearest cache, and of M, so that those rows of A stay in the next. A
-that is not stored row by row is copied, a block at a time.
+B is laid out once and read by many products: those of the pieces of A in time. Every function here is compiled and
+reads its arguments from a table of 64-bit words: addresses in bytes, lengths in numbers.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from llvmlite import ir
 from torch import Tensor
 
-from carousel.compiler import objects, threads
+from carousel.compiler import objects
 from carousel.compiler.arithmetic import BIT, FLOAT, LONG, POINTER
-from carousel.compiler.blocks import Loops, Target, write_pack, write_product
+from carousel.compiler.blocks import Loops, Target, column_vectors, write_pack, write_product
 
 INNER = 256  # of K at a time
 ROWS = 192  # of M at a time
-VECTORS = 4  # of N in a panel
-WORDS = (
-    "a",
-    "a_row",
-    "a_inner",
-    "b",
-    "b_inner",
-    "b_column",
-    "M",
-    "N",
-    "K",
-    "c",
-    "c_row",
-    "bias",
-    "add",
-    "panels",
-    "rows",
-)
+
+# The words of each table, in order.
+MULTIPLY = ("a", "a_row", "a_inner", "panels", "M", "N", "K", "c", "c_row", "bias", "add")
+PACK = ("b", "by_column", "by_row", "columns", "rows", "depth", "vectors", "step", "panels")
+PACK_BEFORE = ("first", "b", "by_row", "columns", "sizes", "steps", "depth", "vectors", "step", "panels")
+SUM = ("a", "a_row", "rows", "columns", "c", "add")
 
 
-def product(
-    a: Tensor, b: Tensor, bias: Tensor | None = None, into: Tensor | None = None, *, add: bool = False, parts: int = 1
-) -> Tensor:
-    """a @ b, plus a bias (N,), written or added into `into` (M, N), by so many threads.
+class Form(NamedTuple):
+    """How panels are cut: B (K, columns) is `blocks` runs of K rows of `step` numbers, of `vectors` vectors."""
 
-    Each element is the same sum in the same order however many rows and threads there are.
-    """
-    if into is None:
-        into = torch.empty(a.shape[0], b.shape[1])
-    if _is_small(a, b):
-        return _by_torch(a, b, bias, into, add)
-    rows = -(-a.shape[0] // parts)
-    share = -(-rows // 6) * 6  # whole blocks
-    held: list[Tensor] = []
-    tables = [
-        _table(a[first : first + share], b, bias, into[first : first + share], add, held)
-        for first in range(0, a.shape[0], share)
-    ]
-    threads.share(functions()[1], tables, (a.shape, b.shape))
-    return into
+    columns: int
+    vectors: int
+    step: int
+    blocks: int
 
-
-def gain(parts: int) -> float:
-    """How many times as fast as one thread so many are just now, measured on a product of middling size."""
-    a, b, into = torch.ones(768, 512), torch.ones(512, 512), torch.empty(768, 512)
-    times = {}
-    for count in (1, parts):
-        held: list[Tensor] = []
-        rows = -(-len(a) // count)
-        pieces = zip(torch.split(a, rows), torch.split(into, rows), strict=True)
-        tables = [_table(piece, b, None, goal, False, held) for piece, goal in pieces]
-        times[count] = min(threads.timed(functions()[1], tables) for _ in range(9))
-    return times[1] / times[parts]
-
-
-def _is_small(a: Tensor, b: Tensor) -> bool:
-    """Whether PyTorch's product, which copies less and begins sooner, is the faster one (measured)."""
-    N = b.shape[1]
-    return a.numel() * N < 2**22 or N < 64 or (N < 128 and a.stride(1) != 1)
-
-
-def _by_torch(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool) -> Tensor:
-    if add:
-        return into.addmm_(a, b)
-    return torch.mm(a, b, out=into) if bias is None else torch.addmm(bias, a, b, out=into)
-
-
-def _table(a: Tensor, b: Tensor, bias: Tensor | None, into: Tensor, add: bool, held: list[Tensor]) -> Any:
-    (M, K), N = a.shape, b.shape[1]
-    step, inner = VECTORS * objects.processor().target.lanes, min(K, INNER)
-    panels = torch.empty(-(-N // step) * step * inner)
-    rows = torch.empty(min(M, ROWS) * -(-inner // step) * step) if a.stride(1) != 1 else panels
-    beginning = torch.zeros(N) if bias is None else bias
-    held += panels, rows, beginning
-    words = (
-        a.data_ptr(), *a.stride(), b.data_ptr(), *b.stride(), M, N, K, into.data_ptr(), into.stride(0),
-        beginning.data_ptr(), int(add), panels.data_ptr(), rows.data_ptr(),
-    )  # fmt: skip
-    return (ctypes.c_int64 * len(words))(*words)
+    @property
+    def width(self) -> int:
+        """The numbers in memory for each row of B."""
+        return self.blocks * self.step
 
 
 @cache
-def functions() -> tuple[Any, Any]:
-    """`pack` and `product`, compiled."""
-    code = objects.library(objects.text("matrix", _written))
-    word, pointer = ctypes.c_int64, ctypes.c_void_p
-    return code.function("pack", pointer, *[word] * 6, pointer), code.function("matrix", pointer)
-
-
-def _written() -> str:
+def form(columns: int) -> Form:
     target = objects.processor().target
-    module = ir.Module("matrix")
-    pack = write_pack(module, target)
-    multiply = write_multiply(module, target)
-    write_blocks(module, target, pack, multiply)
-    return str(module)
+    vectors = column_vectors(target, columns, 1)
+    step = vectors * target.lanes
+    return Form(columns, vectors, step, -(-columns // step))
 
 
-def write_blocks(module: ir.Module, target: Target, pack: ir.Function, multiply: ir.Function) -> None:
-    """void matrix(int64 *table): the whole product, block by block; the table holds WORDS."""
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "matrix")
-    w = Loops(function, target)
-    b, lanes = w.b, target.lanes
-    step = VECTORS * lanes
-    words = [b.load(b.gep(function.args[0], [LONG(place)], source_etype=LONG), typ=LONG) for place in range(len(WORDS))]
-    a, a_row, a_inner, b_, b_inner, b_column, M, N, K, c, c_row, bias, add, panels, rows = words
-    a, b_, c, bias, panels, rows = (b.inttoptr(word, POINTER) for word in (a, b_, c, bias, panels, rows))
-    copied = b.icmp_signed("!=", a_inner, LONG(1))
-    height_most = b.select(copied, LONG(ROWS), M)
-    with w.loop(w.ceiling(K, INNER)) as k:
-        first = b.mul(k, LONG(INNER))
-        depth = w.least(LONG(INNER), b.sub(K, first))
-        wide = b.mul(w.ceiling(depth, lanes), LONG(lanes))
-        from_b = w.at(b_, b.mul(first, b_inner))
-        b.call(pack, [from_b, b_column, b_inner, N, depth, LONG(VECTORS), LONG(step), panels])
-        go_on = b.or_(b.icmp_signed(">", first, LONG(0)), b.icmp_signed("!=", add, LONG(0)))
-        with w.loop(b.sdiv(b.add(M, b.sub(height_most, LONG(1))), height_most)) as m:
-            top = b.mul(m, height_most)
-            height = w.least(height_most, b.sub(M, top))
-            source = w.at(a, b.mul(top, a_row), b.mul(first, a_inner))
-            with b.if_then(copied):  # as one panel, the columns of which are K
-                b.call(pack, [source, a_inner, a_row, depth, height, b.sdiv(wide, LONG(lanes)), wide, rows])
-            taken, stride = b.select(copied, rows, source), b.select(copied, wide, a_row)
-            into = w.at(c, b.mul(top, c_row))
-            b.call(multiply, [taken, stride, panels, depth, height, N, into, c_row, bias, go_on])
-    b.ret_void()
+def product(a: Tensor, b: Tensor, into: Tensor, bias: Tensor | None = None, *, add: bool = False) -> Tensor:
+    """a @ b, plus a bias (N,), written or added into `into` (M, N): one product by itself.
+
+    >>> product(torch.ones(5, 2), torch.ones(2, 3), torch.empty(5, 3))[4]
+    tensor([2., 2., 2.])
+    """
+    (K, N), cut = b.shape, form(b.shape[1])
+    panels, beginning = torch.empty(cut.width * K), torch.zeros(N) if bias is None else bias
+    call(function("pack"), b.data_ptr(), b.stride(1), b.stride(0), N, K, K, cut.vectors, cut.step, panels.data_ptr())
+    call(
+        function("multiply", cut.vectors), a.data_ptr(), *a.stride(), panels.data_ptr(), len(a), N, K,
+        into.data_ptr(), into.stride(0), beginning.data_ptr(), add,
+    )  # fmt: skip
+    return into
 
 
-def write_multiply(module: ir.Module, target: Target) -> ir.Function:
-    """void multiply(A, row stride, panels of B, K, M, N, C, row stride, bias, add to C instead of the bias?)"""
-    signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
-    function = ir.Function(module, signature, "multiply")
-    a, a_row, panels, inner, M, N, c, c_row, bias, add = function.args
-    w = Loops(function, target)
-    b, lanes = w.b, target.lanes
-    step, rows = VECTORS * lanes, target.rows(VECTORS)
+def call(function: Any, *words: int) -> None:
+    """Call a function with a table of these words."""
+    function((ctypes.c_int64 * len(words))(*words))
+
+
+@cache
+def function(name: str, vectors: int = 0) -> Any:
+    """A compiled function: "pack", "pack_before", "sum", or "multiply" for panels of so many vectors."""
+    target = objects.processor().target
+
+    def text() -> str:
+        module = ir.Module("matrix")
+        if name == "multiply":
+            _write_multiply(module, target, vectors)
+        else:
+            _WRITERS[name](module, target)
+        return str(module)
+
+    key = f"{name} {vectors} {target}"
+    return objects.library(objects.text(key, text)).function(name, ctypes.c_void_p)
+
+
+def _begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], pointers: str) -> tuple[Loops, Any]:
+    """A function of a table, and its words."""
+    w = Loops(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name), target)
+    (table,) = w.function.args
+    found = []
+    for place, word in enumerate(words):
+        value = w.b.load(w.b.gep(table, [LONG(place)], source_etype=LONG), typ=LONG)
+        found.append(w.b.inttoptr(value, POINTER) if word in pointers.split() else value)
+    return w, found
+
+
+def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
+    lanes, step, rows = target.lanes, vectors * target.lanes, target.rows(vectors)
+    multiply = write_product(module, lanes, vectors, step, rows)
+    w, words = _begin(module, target, "multiply", MULTIPLY, "a panels c bias")
+    a, a_row, a_inner, panels, M, N, K, c, c_row, bias, add = words
+    b = w.b
     tile = b.alloca(ir.ArrayType(FLOAT, rows * step))
     tile.align = 64
-    multiply = write_product(module, lanes, VECTORS, step, rows)
-    with w.loop(w.ceiling(M, ROWS)) as chunk:
-        chunk_first = b.mul(chunk, LONG(ROWS))
-        blocks = w.shares(w.least(LONG(ROWS), b.sub(M, chunk_first)), rows)
+    with w.loop(w.ceiling(K, INNER)) as k, w.loop(w.ceiling(M, ROWS)) as m:
+        start, top = b.mul(k, LONG(INNER)), b.mul(m, LONG(ROWS))
+        depth = w.least(LONG(INNER), b.sub(K, start))
+        more = b.or_(b.icmp_signed(">", start, LONG(0)), b.icmp_signed("!=", add, LONG(0)))
+        blocks = w.shares(w.least(LONG(ROWS), b.sub(M, top)), rows)
         with w.loop(w.ceiling(N, step)) as j:
             column = b.mul(j, LONG(step))
-            panel = w.at(panels, b.mul(column, inner))
-            inside = w.least(LONG(VECTORS), w.ceiling(b.sub(N, column), lanes))
-            with w.each_share(blocks) as (start, height):
-                first = b.add(chunk_first, start)
-                more = ir.Constant(BIT, 0)
-                b.call(multiply, [w.at(a, b.mul(first, a_row)), a_row, height, panel, inner, tile, more])
+            panel = w.at(panels, b.mul(column, K), b.mul(start, LONG(step)))
+            inside = w.least(LONG(vectors), w.ceiling(b.sub(N, column), lanes))
+            with w.each_share(blocks) as (offset, height):
+                first = b.add(top, offset)
+                source = w.at(a, b.mul(first, a_row), b.mul(start, a_inner))
+                b.call(multiply, [source, a_row, a_inner, height, panel, depth, tile, ir.Constant(BIT, 0)])
                 with w.loop(height) as r, w.loop(inside) as vector:
-                    offset = b.mul(vector, LONG(lanes))
-                    here = b.add(column, offset)
+                    here = b.add(column, b.mul(vector, LONG(lanes)))
                     mask = w.tail_mask(b.sub(N, here))
-                    value = b.load(w.at(tile, b.mul(r, LONG(step)), offset), typ=w.v.type, align=64)
+                    place = w.at(tile, b.mul(r, LONG(step)), b.mul(vector, LONG(lanes)))
                     goal = w.at(c, b.mul(b.add(first, r), c_row), here)
-                    before = b.select(add, w.load(goal, mask), w.load(w.at(bias, here), mask))
-                    w.store(w.v.add(value, before), goal, mask)
+                    before = b.select(more, w.load(goal, mask), w.load(w.at(bias, here), mask))
+                    w.store(w.v.add(b.load(place, typ=w.v.type, align=64), before), goal, mask)
     b.ret_void()
-    return function
+
+
+def _write_pack(module: ir.Module, target: Target) -> None:
+    """Lay out the rows of a matrix, in panels of so many (`depth`) rows."""
+    lay_out = write_pack(module, target)
+    w, (matrix, *sizes, panels) = _begin(module, target, "pack", PACK, "b panels")
+    w.b.call(lay_out, [matrix, *sizes, panels])
+    w.b.ret_void()
+
+
+def _write_pack_before(module: ir.Module, target: Target) -> None:
+    """Lay out what each row of some time steps had before it, rows of the step before; of the first step, `first`.
+
+    Step t, of sizes[t] sequences, had the first sizes[t] of the sizes[t - 1] rows of step t - 1.
+    """
+    lay_out = write_pack(module, target)
+    w, words = _begin(module, target, "pack_before", PACK_BEFORE, "first b sizes panels")
+    first, source, by_row, columns, sizes, steps, depth, vectors, step, panels = words
+    b, one = w.b, LONG(1)
+    row_at, done_at = b.alloca(LONG), b.alloca(LONG)
+    b.store(LONG(0), row_at)
+    b.store(LONG(0), done_at)
+    with w.loop(steps) as t:
+        size = b.load(b.gep(sizes, [t], source_etype=LONG), typ=LONG)
+        row, done = b.load(row_at, typ=LONG), b.load(done_at, typ=LONG)
+        is_first = b.and_(b.icmp_signed("==", t, LONG(0)), b.icmp_signed("!=", b.ptrtoint(first, LONG), LONG(0)))
+        from_ = b.select(is_first, first, w.at(source, b.mul(row, by_row)))
+        b.call(lay_out, [from_, one, by_row, columns, size, depth, vectors, step, w.at(panels, b.mul(done, step))])
+        with b.if_then(b.not_(is_first)):
+            size_before = b.load(b.gep(sizes, [b.sub(t, one)], source_etype=LONG), typ=LONG)
+            b.store(b.add(row, size_before), row_at)
+        b.store(b.add(done, size), done_at)
+    b.ret_void()
+
+
+def _write_sum(module: ir.Module, target: Target) -> None:
+    """c (+)= the sum of the rows of a."""
+    w, (a, a_row, rows, columns, c, add) = _begin(module, target, "sum", SUM, "a c")
+    b = w.b
+    total_at = b.alloca(w.v.type)
+    total_at.align = 64
+    with w.loop(w.ceiling(columns, target.lanes)) as vector:
+        here = b.mul(vector, LONG(target.lanes))
+        mask = w.tail_mask(b.sub(columns, here))
+        goal = w.at(c, here)
+        more = b.icmp_signed("!=", add, LONG(0))
+        b.store(b.select(more, w.load(goal, mask), w.v.constant(0)), total_at, align=64)
+        with w.loop(rows) as row:
+            value = w.load(w.at(a, b.mul(row, a_row), here), mask)
+            b.store(w.v.add(b.load(total_at, typ=w.v.type, align=64), value), total_at, align=64)
+        w.store(b.load(total_at, typ=w.v.type, align=64), goal, mask)
+    b.ret_void()
+
+
+_WRITERS: dict[str, Callable[[ir.Module, Target], None]] = {
+    "pack": _write_pack,
+    "pack_before": _write_pack_before,
+    "sum": _write_sum,
+}

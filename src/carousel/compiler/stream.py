@@ -10,8 +10,8 @@ from torch import Tensor
 
 from carousel.cells import Cell
 from carousel.compiler import kernel, objects
-from carousel.compiler.cpu import packed
 from carousel.compiler.graph import Node
+from carousel.compiler.loops import packed
 from carousel.compiler.plan import ALL, BEFORE, STEP, Buffer, plan
 from carousel.compiler.trace import Operands, trace
 
@@ -91,9 +91,9 @@ class CompiledStream:
         if entry[0] == "width":
             return int(entry[1])
         if entry[0] == "stride":
-            return operands.inputs[entry[2]].stride(0)
+            return int(operands.inputs[entry[2]].stride(0))
         if entry[0] == "panel":
-            return self._hold(packed(operands.weights, entry, self.lanes))
+            return self._hold(packed(operands.weights, entry))
         buffer: Buffer = entry[1]
         if entry[0] == "lanes":
             return self._hold(torch.empty(self.batch, self.lanes))

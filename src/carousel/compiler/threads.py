@@ -14,8 +14,8 @@ import ctypes
 import math
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,6 +27,7 @@ import torch
 WORD = ctypes.c_int64
 _FORKED: list[bool] = []
 _POOL: list[ThreadPoolExecutor] = []
+_ONE_TEAM = threading.Lock()  # of the pool: two that each wait for a thread the other has would wait forever
 
 
 class OpenMP(NamedTuple):
@@ -66,47 +67,50 @@ LONG = 0.01  # seconds: of work that takes longer, one call of each kind says en
 TRIALS: dict[Any, Trial] = {}
 
 
-def share(function: Any, tables: Sequence[Any], about: Any) -> None:
-    """Call a compiled function `void f(int64 *table)` with each table, at the same time or in turn.
+def share(play: Any, head: int, parts: int, about: Any) -> None:
+    """Call `play(head, number, team)` in each thread of a team of so many, or in turn in one.
 
     Args:
+        head: an address.
+        play: a compiled function `void play(int64 *head, int64 number, int64 team)` that does all parts number,
+            number + team, ...
         about: what the work is: calls about the same thing learn from each other.
     """
-    if len(tables) == 1:
-        function(tables[0])
+    if parts == 1:
+        play(head, 0, 1)
         return
     if len(TRIALS) > 1000:
         TRIALS.clear()
     trial = TRIALS.setdefault(about, Trial())
     together, began = trial.together, time.perf_counter()
     if together:
-        _together(function, tables)
+        _together(play, head, parts)
     else:
-        for table in tables:
-            function(table)
+        play(head, 0, 1)
     trial.learn(together, time.perf_counter() - began)
 
 
-def timed(function: Any, tables: Sequence[Any]) -> float:
+def timed(play: Any, head: int, parts: int) -> float:
     """The seconds that it takes with all threads."""
     began = time.perf_counter()
-    _together(function, tables)
+    _together(play, head, parts)
     return time.perf_counter() - began
 
 
-def _together(function: Any, tables: Sequence[Any]) -> None:
+def _together(play: Any, head: int, parts: int) -> None:
     openmp = None if _FORKED else _openmp()
-    if len(tables) == 1:
-        function(tables[0])
+    if parts == 1:
+        play(head, 0, 1)
     elif openmp is None:
-        waiting = [_pool().submit(function, table) for table in tables[1:]]
-        function(tables[0])
-        for one in waiting:
-            one.result()
+        team = min(parts, _workers() + 1)  # each must run at the same time as the others: they wait for each other
+        with _ONE_TEAM:
+            waiting = [_pool().submit(play, head, number, team) for number in range(1, team)]
+            play(head, 0, team)
+            for one in waiting:
+                one.result()
     else:
-        addresses = [ctypes.addressof(table) for table in tables]
-        words = (openmp.thread_number, openmp.team_size, _address(function), len(tables), *addresses)
-        openmp.parallel(_each(), (WORD * len(words))(*words), len(tables), 0)
+        words = (openmp.thread_number, openmp.team_size, address(play), head)
+        openmp.parallel(_each(), (WORD * len(words))(*words), parts, 0)
 
 
 @cache
@@ -122,57 +126,50 @@ def _openmp() -> OpenMP | None:
         library = ctypes.CDLL(loaded.pop())
         library.GOMP_parallel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
         library.GOMP_parallel.restype = None
-        return OpenMP(
-            library.GOMP_parallel, _address(library.omp_get_thread_num), _address(library.omp_get_num_threads)
-        )
+        return OpenMP(library.GOMP_parallel, address(library.omp_get_thread_num), address(library.omp_get_num_threads))
     except (OSError, AttributeError):
         return None
 
 
-def _address(function: Any) -> int:
+def address(function: Any) -> int:
+    """Where a compiled function is."""
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 @cache
 def _each() -> int:
-    """The address of a function that calls another with the tables of the thread it runs in."""
+    """The address of a function that calls another with a head, and the number of the thread it runs in."""
     from llvmlite import ir
 
     from carousel.compiler import objects
     from carousel.compiler.arithmetic import LONG, POINTER
-    from carousel.compiler.blocks import Loops, Target
 
     module = ir.Module("share")
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), "each")
-    w = Loops(function, Target(1, 1))
-    b, (words,) = w.b, function.args
-    ask, act = ir.FunctionType(ir.IntType(32), []), ir.FunctionType(ir.VoidType(), [POINTER])
-
-    def word(place: Any) -> Any:
-        return b.load(b.gep(words, [place], source_etype=LONG), typ=LONG)
-
-    def call(address: Any, kind: ir.FunctionType, *arguments: Any) -> Any:
-        return b.call(b.inttoptr(address, kind.as_pointer()), arguments)
-
-    number = b.sext(call(word(LONG(0)), ask), LONG)
-    team = b.sext(call(word(LONG(1)), ask), LONG)
-    mine = b.add(b.sub(word(LONG(3)), number), b.sub(team, LONG(1)))
-    with w.loop(b.sdiv(mine, team)) as turn:  # OpenMP may give fewer threads than asked for
-        table = word(b.add(LONG(4), b.add(number, b.mul(turn, team))))
-        call(word(LONG(2)), act, b.inttoptr(table, POINTER))
+    b, (words,) = ir.IRBuilder(function.append_basic_block("entry")), function.args
+    ask, act = ir.FunctionType(ir.IntType(32), []), ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG])
+    found = [b.load(b.gep(words, [LONG(place)], source_etype=LONG), typ=LONG) for place in range(4)]
+    number, team = (b.sext(b.call(b.inttoptr(one, ask.as_pointer()), []), LONG) for one in found[:2])
+    b.call(b.inttoptr(found[2], act.as_pointer()), [b.inttoptr(found[3], POINTER), number, team])
     b.ret_void()
-    return _address(objects.library(str(module)).function("each", ctypes.c_void_p))
+    return address(objects.library(str(module)).function("each", ctypes.c_void_p))
+
+
+def _workers() -> int:
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def _pool() -> ThreadPoolExecutor:
     if not _POOL:
-        _POOL.append(ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="carousel"))
+        _POOL.append(ThreadPoolExecutor(_workers(), thread_name_prefix="carousel"))
     return _POOL[0]
 
 
 def _after_fork() -> None:
+    global _ONE_TEAM
     _FORKED.append(True)
     _POOL.clear()
+    _ONE_TEAM = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node, in_pieces
-from carousel.compiler.linear import linear
 from carousel.compiler.operations import RULES, Cat
 
 RANDOM = {
@@ -39,28 +38,78 @@ class Unsupported(Exception):
     """The compiler does not know an operation of the step; the message says which, and where."""
 
 
+class Product(NamedTuple):
+    """An input that is still to be computed, x W^T + b."""
+
+    x: Tensor  # (N, K)
+    weight: Tensor  # (M, K)
+    bias: Tensor | None  # (M,)
+
+
 class Operands(NamedTuple):
     """What the prologue hands to the loop."""
 
-    inputs: list[Tensor]  # (N, ·) each
+    inputs: list[Any]  # (N, ·) each, or the `Product` that gives it
     weights: list[Tensor]  # (·, ·) each, out by in
     vectors: list[Tensor]  # (·,) or () each
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, one after the other."""
+        parts = [list(given) if isinstance(given, Product) else [given] for given in self.inputs]
+        return [tensor for part in [*parts, self.weights, self.vectors] for tensor in part if tensor is not None]
+
+    @property
+    def form(self) -> Form:
+        """How many they are: of each input one, or two or three for a product; of weights; of vectors."""
+        sizes = [(3 if given.bias is not None else 2) if isinstance(given, Product) else 1 for given in self.inputs]
+        return Form(tuple(sizes), len(self.weights), len(self.vectors))
+
+
+class Form(NamedTuple):
+    """How many tensors there are of each kind."""
+
+    inputs: tuple[int, ...]  # 1: as it is; 2: a product; 3: one with a bias
+    weights: int
+    vectors: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.inputs) + self.weights + self.vectors
+
+    def operands(self, tensors: Sequence[Tensor]) -> Operands:
+        """The inverse of `Operands.tensors`."""
+        rest = iter(tensors)
+        inputs = [
+            next(rest) if size == 1 else Product(next(rest), next(rest), next(rest) if size == 3 else None)
+            for size in self.inputs
+        ]
+        weights = [next(rest) for _ in range(self.weights)]
+        return Operands(inputs, weights, [next(rest) for _ in range(self.vectors)])
 
 
 @dataclass(frozen=True)
 class Recurrence:
     """A step without what leaves the loop.
 
-    `prologue(cell, x)` gives the operands that the leaves of the graph name.
+    `prologue(cell, x)` gives the operands that the leaves of the graph name; `factored` the same, but for products of
+    the input, which it leaves to the loop.
     """
 
     graph: Graph
     state: tuple[Node, ...]  # the new state, field by field
     fields: tuple[str, ...]
     prologue: Callable[[Cell, Tensor], Any]
+    factored: Callable[[Cell, Tensor], Any]
 
     def operands(self, cell: Cell, x: Tensor) -> Operands:
+        """With all inputs computed."""
         return Operands(*self.prologue(cell, x))
+
+    def factors(self, cell: Cell, x: Tensor) -> Operands:
+        """With products of the input left to the loop."""
+        inputs, weights, vectors = self.factored(cell, x)
+        return Operands([Product(*one) if isinstance(one, tuple) else one for one in inputs], weights, vectors)
 
 
 def trace(cell: Cell, *, hoist: bool = True) -> Recurrence:
@@ -171,12 +220,30 @@ class Lowering:
                 self.values[node] = self.lower(node)
         self.graph, state = in_pieces(self.graph, self.lower_result())
         self.graph, state = self.apart(state)
-        self.prologue.output(tuple(self.operands[kind] for kind in ("input", "weight", "vector")))
-        self.prologue.eliminate_dead_code()
-        self.prologue.lint()
-        forward: Any = type(fx.GraphModule(self.cell, self.prologue)).forward
-        self.check_rows_apart(forward)
-        return Recurrence(self.graph, state, self.cell.State._fields, forward)
+        prologue = self.function(self.operands["input"])
+        self.check_rows_apart(prologue)
+        factors = self.function([self.factors(node) for node in self.operands["input"]])
+        return Recurrence(self.graph, state, self.cell.State._fields, prologue, factors)
+
+    def function(self, inputs: list[Any], *, dropout: bool = True) -> Callable[[Cell, Tensor], Any]:
+        """The prologue that gives these inputs, and the weights and vectors."""
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(self.prologue, copies)
+        results = (inputs, self.operands["weight"], self.operands["vector"])
+        graph.output(fx.map_arg(results, lambda node: copies[node]))
+        for node in [] if dropout else [node for node in graph.nodes if node.target in (F.dropout, torch.dropout)]:
+            node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
+            graph.erase_node(node)
+        graph.eliminate_dead_code()
+        graph.lint()
+        forward: Callable[[Cell, Tensor], Any] = type(fx.GraphModule(self.cell, graph)).forward
+        return forward
+
+    def factors(self, node: fx.Node) -> Any:
+        """What a product of the input is made of; other inputs as they are."""
+        merged = any(product is node for product, _ in self.merged.values())
+        return tuple(node.args) if merged and self.operands["input"].count(node) == 1 else node
 
     # What depends on what, and how large it is.
 
@@ -237,7 +304,7 @@ class Lowering:
     def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
         if any(node.target in (F.dropout, torch.dropout) for node in self.prologue.nodes):
-            prologue = type(fx.GraphModule(self.cell, _without_dropout(self.prologue))).forward
+            prologue = self.function(self.operands["input"], dropout=False)
         x = self.example()
         with torch.no_grad():
             together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in (x[:2], x[2:])]
@@ -303,7 +370,7 @@ class Lowering:
             for run in _neighbours(sorted(members, key=lambda member: member[:2])):
                 first, last = run[0][0], run[-1][0] + run[-1][1]
                 weight, bias = self.slice(W, first, last), None if b is None else self.slice(b, first, last)
-                product = self.prologue.call_function(linear, (self.copies[x], weight, bias))
+                product = self.prologue.call_function(F.linear, (self.copies[x], weight, bias))
                 for start, _, node in run:
                     self.merged[node] = product, start - first
 
@@ -439,15 +506,6 @@ class Lowering:
             place = self.place("input", copy)
             return self.graph.leaf("input", (place, 0), width=len(self.shapes[weight.name]))
         return self.graph.product((self.weight(weight), operand), width=len(self.shapes[weight.name]))
-
-
-def _without_dropout(graph: fx.Graph) -> fx.Graph:
-    plain = fx.Graph()
-    plain.output(plain.graph_copy(graph, {}))
-    for node in [node for node in plain.nodes if node.target in (F.dropout, torch.dropout)]:
-        node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
-        plain.erase_node(node)
-    return plain
 
 
 def _linear_arguments(node: fx.Node) -> tuple[Any, Any, Any]:
