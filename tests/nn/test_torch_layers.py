@@ -313,7 +313,11 @@ def test_the_engine_reaches_every_run(monkeypatch: pytest.MonkeyPatch, name: str
             {"nonlinearity": "sigmoid"},
             "nonlinearity: unknown (got 'sigmoid'); tanh, relu; for others see carousel.Recurrent('elman')",
         ),
-        ("GRU", {"engine": "fast"}, "engine: unknown (got 'fast'); auto, eager, compiled; 'auto' compiles what it can"),
+        (
+            "GRU",
+            {"engine": "fast"},
+            "engine: unknown (got 'fast'); auto, eager, compiled, scan; 'auto' compiles what it can",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(name: str, options: dict[str, Any], message: str) -> None:
