@@ -9,7 +9,6 @@ reads its arguments from a table of 64-bit words: addresses in bytes, lengths in
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -84,11 +83,13 @@ def function(name: str, vectors: int = 0) -> Any:
         if name == "multiply":
             _write_multiply(module, target, vectors)
         else:
-            _WRITERS[name](module, target)
+            lay_out = write_pack(module, target)
+            _write_pack(module, target, lay_out)
+            _write_pack_before(module, target, lay_out)
+            _write_sum(module, target)
         return str(module)
 
-    key = f"{name} {vectors} {target}"
-    return objects.library(objects.text(key, text)).function(name, ctypes.c_void_p)
+    return objects.library(objects.text(f"matrix {vectors} {target}", text)).function(name, ctypes.c_void_p)
 
 
 def _begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], pointers: str) -> tuple[Loops, Any]:
@@ -133,20 +134,18 @@ def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
     b.ret_void()
 
 
-def _write_pack(module: ir.Module, target: Target) -> None:
+def _write_pack(module: ir.Module, target: Target, lay_out: ir.Function) -> None:
     """Lay out the rows of a matrix, in panels of so many (`depth`) rows."""
-    lay_out = write_pack(module, target)
     w, (matrix, *sizes, panels) = _begin(module, target, "pack", PACK, "b panels")
     w.b.call(lay_out, [matrix, *sizes, panels])
     w.b.ret_void()
 
 
-def _write_pack_before(module: ir.Module, target: Target) -> None:
+def _write_pack_before(module: ir.Module, target: Target, lay_out: ir.Function) -> None:
     """Lay out what each row of some time steps had before it, rows of the step before; of the first step, `first`.
 
     Step t, of sizes[t] sequences, had the first sizes[t] of the sizes[t - 1] rows of step t - 1.
     """
-    lay_out = write_pack(module, target)
     w, words = _begin(module, target, "pack_before", PACK_BEFORE, "first b sizes panels")
     first, source, by_row, columns, sizes, steps, depth, vectors, step, panels = words
     b, one = w.b, LONG(1)
@@ -183,10 +182,3 @@ def _write_sum(module: ir.Module, target: Target) -> None:
             b.store(w.v.add(b.load(total_at, typ=w.v.type, align=64), value), total_at, align=64)
         w.store(b.load(total_at, typ=w.v.type, align=64), goal, mask)
     b.ret_void()
-
-
-_WRITERS: dict[str, Callable[[ir.Module, Target], None]] = {
-    "pack": _write_pack,
-    "pack_before": _write_pack_before,
-    "sum": _write_sum,
-}
