@@ -261,10 +261,10 @@ def markdown(heading: list[str], figures: list[Figure], measurements: list[Measu
     text = ["```sh", command, "```", "", *(f"{line}  " for line in heading), ""]
     if measurements:
         text += [
-            f"A training call, T = {T}, B = {BATCH}, I = H. FLOPs, and time for each FLOP, over the LSTM's: less is "
-            f"better (must {PER_FLOP[0]}, aim {PER_FLOP[1]}, from H = {JUDGED} on). Over the eager loop: more is better "
-            f"(must {EAGER[0]:g}, aim {EAGER[1]:g}). *all*: for each instruction, elementwise ones in the loop included, "
-            "at the largest H. \\*: no product in the loop.",
+            f"A training call, T = {T}, B = {BATCH}, I = H. FLOPs, and time for each FLOP, over the LSTM's: less is",
+            f"better (must {PER_FLOP[0]}, aim {PER_FLOP[1]}, from H = {JUDGED} on). Over the eager loop: more is",
+            f"better (must {EAGER[0]:g}, aim {EAGER[1]:g}). *all*: for each instruction, elementwise ones in the loop",
+            "included, at the largest H. \\*: no product in the loop.",
             "",
             *report.markdown_table(COLUMNS, lines(figures, measurements)),
             "",

@@ -41,10 +41,12 @@ def test_a_budget_of_steps_is_kept_to_and_repeats_to_the_bit() -> None:
     assert once() == once()
 
 
-def test_a_budget_of_time_ends_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("threads", "clock"), [(1, "process_time"), (2, "perf_counter")])
+def test_a_budget_of_time_ends_by_the_clock(threads: int, clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reading is a second later than the one before; what is not training reads no clock."""
-    clock = itertools.count()
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    readings = itertools.count()
+    monkeypatch.setattr(f"time.{clock}", lambda: float(next(readings)))
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     line, told = Line(), list[float]()
     trial = run_trial(
         line,

@@ -117,7 +117,8 @@ class Comparison:
     def conditions(self) -> str:
         """How it was measured, in a sentence."""
         s = self.settings
-        each = duration(s["seconds"]) + " of training" if s["seconds"] else f"{s['steps']:,} steps"
+        time_of = "processor time" if s["threads"] == 1 else "training"
+        each = f"{duration(s['seconds'])} of {time_of}" if s["seconds"] else f"{s['steps']:,} steps"
         seeds = len({run.seed for run in self.runs})
         rates = ", ".join(f"{rate:g}" for rate in sorted({run.learning_rate for run in self.runs}))
         return (

@@ -82,9 +82,9 @@ def run_trial(
             loss(step).backward(); clip; optimiser.step()       # Adam; the rate follows `schedule` of the share
             every 1/points of the budget: validate
 
-    The clock runs while the model trains: compiling before the first step and validation are not counted. A loss or a
-    gradient that is not finite ends the run, as diverged. With a budget of steps the same seed gives the same bits;
-    with one of seconds, as far as the machine has it.
+    The clock runs while the model trains: compiling before the first step and validation are not counted. On one thread
+    it is the processor's, so that other programs take no time away. A loss or a gradient that is not finite ends the
+    run, as diverged. With a budget of steps the same seed gives the same bits; with one of seconds it cannot.
 
     Args:
         loss: of the training batch of that step, a function of the number alone.
@@ -92,6 +92,7 @@ def run_trial(
         watch: told the share that is done, now and then.
     """
     keep_freed_memory()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     best, kept = -math.inf, {name: tensor.clone() for name, tensor in model.state_dict().items()}
     curve: list[Point] = []
@@ -111,7 +112,7 @@ def run_trial(
         loss(0).backward()  # type: ignore[no-untyped-call]  # compiles
         look()
         while (share := budget.spent(seconds, step)) < 1 and not diverged:
-            began = time.perf_counter()
+            began = clock()
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate * SCHEDULES[schedule](share)
             torch.manual_seed(derived_seed(seed, "step", step))
@@ -123,7 +124,7 @@ def run_trial(
             if not diverged:
                 optimiser.step()
                 step += 1
-            seconds += time.perf_counter() - began
+            seconds += clock() - began
             if budget.spent(seconds, step) * points >= math.floor(curve[-1].share * points + 1e-9) + 1:
                 look()
     model.load_state_dict(kept)
