@@ -5,8 +5,8 @@
         --adding 50 --copy 30 --cells lstm gru lru                                                     # 5 minutes
 
 OUT gets a folder for each problem, with its own table, curves and JSON, and table.md, which has all four. A run that is
-there already is not repeated: stopped, it goes on, and with more cells or seeds it grows. By default 14 cells, 3 seeds, 4
-problems, 1 minute each. One layer of IndRNN or minGRU has no product but with its few inputs, so these have two.
+there already is not repeated: stopped, it goes on, and with more cells or seeds it grows. By default 14 cells, 3 seeds,
+4 problems, 1 minute each. One layer of IndRNN or minGRU has no product but with its few inputs, so these have two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import interleave
 import torch
 from recurrent_report import machine, machine_lines, markdown_table
 
-from carousel.tasks.comparison import Comparison, compare
+from carousel.tasks.comparison import COLUMNS, Comparison, compare
 
 CELLS = ("elman", "irnn", "lstm", "lstm-peephole", "gru", "mgu", "ugrnn", "antisymmetric", "cornn", "lem", "slstm")
 CELLS += ("indrnn layers=2", "mingru layers=2", "lru")
@@ -70,9 +70,7 @@ def table(found: dict[str, Comparison]) -> list[str]:
     cells: dict[str, dict[str, str]] = {}
     for task, comparison in found.items():
         for place, row in enumerate(comparison.rows, start=1):
-            named = dict(
-                zip(("network", "hidden", "parameters", "test", "spread", "rate", "steps"), row.cells(), strict=False)
-            )
+            named = dict(zip(COLUMNS, row.cells(), strict=True))
             spread = f" ({named['spread']})" if named["spread"] else ""
             score = f"**{named['test']}**" if place <= 3 else named["test"]
             cells.setdefault(row.network, {})[task] = f"{score}{spread}; {named['steps']}"

@@ -125,7 +125,8 @@ def test_the_table() -> None:
     assert mean == ("the mean", "", "", "0.25", "", "", "", "", "")
     text = found.markdown()
     assert "| gru | 8 | 300 | 3 | 2 to 4 | 0.1 | 10 | 50 | 1 of 2 |" in text
-    assert "1 min 0 s of processor time for each run on 1 thread(s); about 300 parameters; 2 seed(s)" in text
+    assert "1 min 0 s of processor time for each run on 1 thread; about 300 parameters; 2 seeds, mean and" in text
+    assert "learning rate 0.1; batches of 32" in text
     assert json.loads(found.json())["runs"][1]["diverged"] is True
 
 

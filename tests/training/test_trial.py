@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from carousel.errors import ConfigError
+from carousel.training.schedule import one_cycle
 from carousel.training.trial import Budget, run_trial
 
 
@@ -39,6 +40,30 @@ def test_a_budget_of_steps_is_kept_to_and_repeats_to_the_bit() -> None:
         return line.weight.item(), [(point.step, point.score) for point in trial.curve]
 
     assert once() == once()
+
+
+def test_it_is_the_plain_loop() -> None:
+    """With gradients of very different sizes, so that clipping shows, and a rate that changes."""
+    scale, (line, plain), looks = [1.0, 100.0, 0.1, 5.0, 0.3], (Line(), Line()), itertools.count()
+    run_trial(
+        line,
+        lambda step: line.error(scale[step]),
+        lambda: float(next(looks)),  # always better: the last weights are kept
+        Budget(steps=5),
+        learning_rate=0.1,
+        clip_norm=0.7,
+        points=5,
+        higher_is_better=True,
+    )
+    optimiser = torch.optim.Adam(plain.parameters(), lr=0.1)
+    for step, size in enumerate(scale):
+        optimiser.param_groups[0]["lr"] = 0.1 * one_cycle(step / 5)
+        optimiser.zero_grad()
+        plain.error(size).backward()  # type: ignore[no-untyped-call]
+        assert plain.weight.grad is not None
+        plain.weight.grad.clamp_(-0.7, 0.7)  # of one number, the norm
+        optimiser.step()
+    assert line.weight.item() == pytest.approx(plain.weight.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("threads", "clock"), [(1, "process_time"), (2, "perf_counter")])

@@ -18,7 +18,9 @@ def compare(
     cells: Annotated[
         str,
         typer.Option(
-            "--cells", metavar="NAME,NAME...", help='Each may have options: "lstm,lstm forget_bias=3 layers=2".'
+            "--cells",
+            metavar="NAME,NAME...",
+            help='See `carousel cells`; each may have options: "lstm,lstm forget_bias=3 layers=2".',
         ),
     ] = "elman,lstm,gru",
     data: Annotated[

@@ -119,12 +119,14 @@ class Comparison:
         s = self.settings
         time_of = "processor time" if s["threads"] == 1 else "training"
         each = f"{duration(s['seconds'])} of {time_of}" if s["seconds"] else f"{s['steps']:,} steps"
+        threads = "1 thread" if s["threads"] == 1 else f"{s['threads']} threads"
         seeds = len({run.seed for run in self.runs})
-        rates = ", ".join(f"{rate:g}" for rate in sorted({run.learning_rate for run in self.runs}))
+        over = f"{seeds} seeds, mean and extremes" if seeds > 1 else "one seed"
+        rates = " or ".join(f"{rate:g}" for rate in sorted({run.learning_rate for run in self.runs}))
+        chosen = ", chosen on validation data" if " or " in rates else ""
         return (
-            f"{each} for each run on {s['threads']} thread(s); about {s['parameters']:,} parameters; "
-            f"{seeds} seed(s), mean and extremes; learning rate {rates}, chosen on validation data; "
-            f"batches of {s['batch_size']}; Adam, one cycle, gradients clipped to norm 1."
+            f"{each} for each run on {threads}; about {s['parameters']:,} parameters; {over}; learning rate "
+            f"{rates}{chosen}; batches of {s['batch_size']}; Adam, one cycle, gradients clipped to norm 1."
         )
 
     def markdown(self) -> str:
