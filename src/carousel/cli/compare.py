@@ -77,18 +77,25 @@ def compare(
 
 
 def _print(found: Comparison) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     from carousel.tasks.comparison import COLUMNS
 
-    table = Table(title=found.about, caption=found.conditions)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "network" else "right", no_wrap=True)
-    for k, line in enumerate(found.lines()):
-        if k == len(found.rows):
-            table.add_section()
-        table.add_row(*line)
+    lines = list(found.lines())
+    one_rate = len({run.learning_rate for run in found.runs}) == 1  # which the caption says
+    shown = [
+        k for k, name in enumerate(COLUMNS) if any(line[k] for line in lines) and not (name == "rate" and one_rate)
+    ]
+    table = Table(title=found.about, caption=found.conditions, box=SIMPLE)
+    for k in shown:
+        table.add_column(COLUMNS[k], justify="left" if k == 0 else "right")
+    for line in lines[: len(found.rows)]:
+        table.add_row(*(line[k] for k in shown))
+    table.add_section()
+    for line in lines[len(found.rows) :]:
+        table.add_row(*(line[k] for k in shown))
     console = Console()
     console.width = console.width if console.is_terminal else 120  # a pipe has no width
     console.print(table)

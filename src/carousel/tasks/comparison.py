@@ -31,7 +31,7 @@ from carousel.training.trial import Budget, Point, run_trial
 
 BUILT_IN = ("adding", "copy", "digits", "chorales")
 COLUMNS = ("network", "hidden", "parameters", "test", "spread", "rate", "steps", "ms a step", "diverged")
-UNITS = 1000  # of the bar, for a run
+UNITS = 100  # of the bar, for a run
 POINTS = 20  # of a learning curve
 LARGEST = 2**14  # hidden size to look for
 
@@ -254,7 +254,7 @@ def compare(
     found = Comparison(settings, problem.baselines(), _already(folder, settings))
     done = {(run.network, run.learning_rate, run.seed) for run in found.runs}
     plans = [(n, rate, seed) for seed in range(seeds) for n in sizes for rate in learning_rates]  # all, seed by seed
-    with LiveProgress() as progress, progress.counting(problem.name) as count:
+    with LiveProgress() as progress, progress.counting(f"{problem.name}, runs in %") as count:
         left, began = [plan for plan in plans if plan not in done], time.monotonic()
         if len(left) < len(plans):
             progress.tell(f"{len(plans) - len(left)} of {len(plans)} runs are in {folder} already")
