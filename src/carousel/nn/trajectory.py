@@ -40,18 +40,21 @@ def trajectory(cell: Cell, inputs: Tensor, state: Any = None, lengths: Tensor | 
     """
     check_inputs(inputs, cell.input_size)
     layout = Layout.of(inputs, lengths)
-    state = layout.sort(starting_state(cell, inputs, state))
+    states, gates = walk(cell, layout.pack(inputs), layout.sizes, layout.sort(starting_state(cell, inputs, state)))
+    fields = (layout.unpack(torch.cat(field)) for field in zip(*states, strict=True))
+    return Trajectory(cell.State(*fields), {name: layout.unpack(torch.cat(gate)) for name, gate in gates.items()})
+
+
+def walk(cell: Cell, inputs: Tensor, sizes: list[int], state: Any) -> tuple[list[Any], dict[str, list[Tensor]]]:
+    """The states after each step, as autograd knows them, and every gate by step; of packed inputs, as `run` takes."""
     states, gates = [], []
     with _watching(innermost(cell)) as seen:
-        for x in layout.pack(inputs).split_with_sizes(layout.sizes):
+        for x in inputs.split_with_sizes(sizes):
             state = cell.step(x, cell.State(*(field[: len(x)] for field in state)))
             states.append(state)
             gates.append({name: value for name, value in seen.items() if _is_gate(name, value, len(x))})
-    fields = (layout.unpack(torch.cat(field)) for field in zip(*states, strict=True))
     names = [name for name in gates[0] if all(name in step for step in gates)]
-    return Trajectory(
-        cell.State(*fields), {name: layout.unpack(torch.cat([step[name] for step in gates])) for name in names}
-    )
+    return states, {name: [step[name] for step in gates] for name in names}
 
 
 def _is_gate(name: str, value: Any, batch: int) -> bool:

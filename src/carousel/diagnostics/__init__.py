@@ -1,0 +1,21 @@
+"""What goes on inside a recurrent network: gradients through time, gates, memory, spectra."""
+
+from carousel.diagnostics.gates import Gate, gates, memory_lengths, retention
+from carousel.diagnostics.gradients import Flow, GradientFlow, gradient_flow
+from carousel.diagnostics.observation import Layer, observing
+from carousel.diagnostics.spectra import singular_values, spectrum, state_jacobians
+
+__all__ = [
+    "Flow",
+    "Gate",
+    "GradientFlow",
+    "Layer",
+    "gates",
+    "gradient_flow",
+    "memory_lengths",
+    "observing",
+    "retention",
+    "singular_values",
+    "spectrum",
+    "state_jacobians",
+]
