@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from user_cells import USER_CELLS
 
-from carousel.cells import GRU, LSTM, Cell, ResetAfterGRU
-from carousel.compiler.trace import trace
+from carousel.cells import GRU, LSTM, Cell, Elman, LayerNormLSTM, MinGRU, ResetAfterGRU
+from carousel.compiler.trace import Product, Unsupported, trace
 
 
 @pytest.mark.parametrize(("make", "inputs", "weights"), [(LSTM, [16], 1), (GRU, [12], 1), (ResetAfterGRU, [12], 1)])
@@ -32,3 +36,27 @@ def test_tracing_draws_no_random_numbers() -> None:
     before = torch.get_rng_state()
     trace(cell)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def _sorted(x: Tensor) -> Tensor:
+    return x.sort(0).values
+
+
+def _next_by_zero(x: Tensor) -> Tensor:
+    return x + 0 * x.roll(1, 0)
+
+
+@pytest.mark.parametrize("mix", [_sorted, _next_by_zero])
+def test_what_mixes_the_sequences_of_a_batch_is_not_taken_out(mix: Callable[[Tensor], Tensor]) -> None:
+    class Mixing(Elman):
+        def step(self, x: Tensor, state: Any) -> Any:
+            return super().step(mix(x), state)
+
+    with pytest.raises(Unsupported, match="mixes the sequences"):
+        trace(Mixing(3, 4))
+
+
+def test_functions_of_input_products_are_left_to_the_loop() -> None:
+    for make in (MinGRU, LayerNormLSTM):
+        factors = trace(make(3, 8)).factors(make(3, 8), torch.randn(5, 3))
+        assert all(isinstance(one, Product) for one in factors.inputs), make

@@ -156,17 +156,16 @@ class Program:
         return outputs, [extent.ends(outputs), *map(extent.carried, halves)]
 
     def run_training(
-        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int, *, apart: bool = False
+        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The fields of all steps, (N, w) each, and what was kept, in one piece of memory or `apart`.
+        """The fields of all steps, (N, w) each, and what was kept.
 
         Kept are also those products of the input, the last ones, that the backward loop reads.
         """
         fields = [torch.empty(extent.rows, width) for width in self.widths]
         again = self._read_again(operands)
         widths = [node.width for node in self.derivative.kept] + [len(operands.inputs[k].weight) for k in again]
-        shapes = [(extent.rows, width) for width in widths]
-        kept = [torch.empty(shape) for shape in shapes] if apart else _in_one(shapes)
+        kept = [torch.empty(extent.rows, width) for width in widths]
         memory = self._forward_memory(operands, state, fields, kept)
         make = partial(products.forward, self.training, operands, parts, kept=again)
         self._written(("training", parts), operands, make).script.run(memory, extent)
@@ -240,13 +239,6 @@ class Program:
                 total, width = memory["column_total", key].sum(0), self.leaf_widths["vector", *key]
                 gradient[key[1] : key[1] + width] += total.sum() if width < node.width else total
         return gradient.view(vector.shape)
-
-
-def _in_one(shapes: list[tuple[int, int]]) -> list[Tensor]:
-    """Matrices in one allocation: many that are freed together, malloc gives back, to be faulted in again."""
-    sizes = [rows * width for rows, width in shapes]
-    pieces = torch.empty(sum(sizes)).split_with_sizes(sizes)
-    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def _given(operands: Operands, state: Sequence[Tensor]) -> Memory:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from carousel.compiler.graph import CHEAP, POINTWISE, Graph, Node
+from carousel.compiler.graph import CHEAP, LEAVES, POINTWISE, Graph, Node
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,23 @@ def derive(graph: Graph, state: tuple[Node, ...]) -> Backward:
     first = _Derivation(graph, state, kept=[]).run()
     # Once more, knowing what is kept in any case: what is a few instructions away from that need not be.
     needed = [node for node in first.kept if POINTWISE.get(node.op, CHEAP + 1) > CHEAP or node in first.operands]
-    return _Derivation(graph, state, kept=needed).run()
+    attempts = [_Derivation(graph, state, kept=kept).run() for kept in (needed, needed + _sources(first, needed))]
+    return min(attempts, key=lambda made: sum(node.width for node in made.kept))
+
+
+def _sources(first: Backward, needed: list[Node]) -> list[Node]:
+    """The products and the like that the rest of what was kept is made of: they may be fewer."""
+    found: dict[Node, None] = {}
+    pending = [node for node in first.kept if node not in needed and node.width > 1]
+    while pending:
+        node = pending.pop()
+        if node.op in LEAVES or node.width <= 1 or node in needed:
+            continue
+        if POINTWISE.get(node.op, CHEAP + 1) > CHEAP:
+            found[node] = None
+        else:
+            pending += node.args
+    return list(found)
 
 
 class _Derivation:
@@ -140,11 +156,11 @@ class _Derivation:
         """Whether a few instructions compute it from what is in memory."""
 
         def cost(node: Node) -> int:
-            if node.op in ("constant", "per_width", "vector") or self.in_memory(node):
-                return 0
+            if node.op in ("constant", "per_width", "vector") or node.width == 1 or self.in_memory(node):
+                return 0  # one number for each sequence is kept for next to nothing
             return POINTWISE.get(node.op, CHEAP + 1) + sum(map(cost, node.args))
 
-        return cost(node) <= CHEAP
+        return node.op in POINTWISE and POINTWISE[node.op] + sum(map(cost, node.args)) <= CHEAP
 
     # What the derivatives are written with.
 

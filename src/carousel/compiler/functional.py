@@ -35,7 +35,7 @@ def run(program: Program, operands: Operands, state: Sequence[Tensor], extent: E
     if not training:
         outputs, ends = program.run_inference(operands, state, extent, parts)
         return [outputs, *ends]
-    fields, kept = program.run_training(operands, state, extent, parts, apart=True)
+    fields, kept = program.run_training(operands, state, extent, parts)
     return [*fields, *map(extent.ends, fields), *kept]
 
 

@@ -179,15 +179,15 @@ def in_pieces(graph: Graph, results: Sequence[Node]) -> tuple[Graph, tuple[Node,
     [2, 2]
     """
     used = graph.used(results)
-    products = [node for node in used if node.op == "product"]
+    sources = [node for node in used if node.op in ("product", "input")]
     cuts: dict[Node, set[int]] = {}
     split, copies = Graph(), dict[Node, Node]()
     for node in used:
         args = tuple(copies[arg] for arg in node.args)
         ends = {end for arg in node.args if arg.width > 1 for end in cuts[arg]}
         cuts[node] = ends if node.op in POINTWISE else set()
-        if node.op == "product":
-            cuts[node] = {end for other in products for end in _ends_within(node, other)}
+        if node in sources:
+            cuts[node] = {end for other in sources for end in _ends_within(node, other)}
         copies[node] = split.copy(node, args, node.attr)
         if node.op in REDUCTIONS and ends:
             bounds = sorted({0, node.args[0].width, *ends})
@@ -195,15 +195,22 @@ def in_pieces(graph: Graph, results: Sequence[Node]) -> tuple[Graph, tuple[Node,
                 pieces = [split.columns(args[0], first, last - first) for first, last in pairwise(bounds)]
             except ValueError:
                 continue
-            reduced = [split.reduce(node.op, piece) for piece in pieces]
-            copies[node] = reduce(partial(split.apply, {"sum": "add", "max": "maximum"}[node.op]), reduced)
+            join = {"sum": "add", "max": "maximum"}[node.op]
+            if len({piece.width for piece in pieces}) == 1:  # a reduction is dear: one of all of them
+                joined = reduce(lambda a, b: split._node(join, (a, b), a.width, None), pieces)
+                copies[node] = split.reduce(node.op, joined)
+            else:
+                copies[node] = reduce(partial(split.apply, join), [split.reduce(node.op, piece) for piece in pieces])
     return split, tuple(copies[node] for node in results)
 
 
 def _ends_within(whole: Node, part: Node) -> tuple[int, ...]:
-    """The columns of a product at which another, of some of the same rows, begins and ends."""
-    if part.args != whole.args or part.width >= whole.width:
+    """The columns of a product, or an input, at which another, of some of the same rows, begins and ends."""
+    if part.op != whole.op or part.args != whole.args or part.width >= whole.width:
         return ()
+    if whole.op == "input":
+        first, same = part.attr[1] - whole.attr[1], part.attr[0] == whole.attr[0]
+        return (first, first + part.width) if same and 0 <= first <= whole.width - part.width else ()
     first = part.attr[0][1] - whole.attr[0][1]
     same = part.attr == tuple((tensor, start + first, back) for tensor, start, back in whole.attr)
     return (first, first + part.width) if same and 0 <= first <= whole.width - part.width else ()

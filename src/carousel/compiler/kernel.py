@@ -167,7 +167,7 @@ class _Writer(Loops):
     def sweep(self, one: Pass, last: Any) -> None:
         target, accumulators = self.target, len(one.products)
         widest = max((len(call.weights) for call in one.calls), default=1)
-        vectors = column_vectors(target, one.width, widest) if one.calls else 1
+        vectors = column_vectors(target, one.width, widest) if one.calls else -(-one.width // target.lanes)
         block = vectors * target.lanes
         whole = one.width % target.lanes == 0
         row_words = max(accumulators, 1) * block

@@ -308,3 +308,9 @@ RULES: dict[str, Rule] = {
     "zeros_like": _like(0.0),
     "ones_like": _like(1.0),
 }
+
+# What the loop rather does itself where it follows a product of the input: numbers one by one, and layer norms.
+TAKEN_IN = frozenset(list(RULES)[: list(RULES).index("add")]) | {
+    *("add", "sub", "clamp", "clip", "clamp_min", "clamp_max", "hardtanh", "pow", "relu", "elu", "leaky_relu"),
+    *("softplus", "silu", "softsign", "where", "layer_norm"),
+}

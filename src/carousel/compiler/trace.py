@@ -8,6 +8,7 @@ gradient, whoever wrote the cell and however it is spelt.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import re
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node, in_pieces
-from carousel.compiler.operations import RULES, Cat
+from carousel.compiler.operations import TAKEN_IN, RULES, Cat
 
 RANDOM = {
     *("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"),
@@ -210,6 +211,8 @@ class Lowering:
     def run(self) -> Recurrence:
         self.shapes = self.read_shapes()
         self.check_pure()
+        if self.hoist:
+            self.take_in()
         for node in self.traced.nodes:
             if self.depends[node] < 2 and node.op != "output" and node is not self.result:
                 self.copies[node] = self.prologue.node_copy(node, lambda n: self.copies[n])
@@ -305,12 +308,35 @@ class Lowering:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
         if any(node.target in (F.dropout, torch.dropout) for node in self.prologue.nodes):
             prologue = self.function(self.operands["input"], dropout=False)
-        x = self.example()
+        x = torch.sin(57 * self.example())  # in no order
+        x[2] = math.nan  # what sees that row shows it, were it multiplied by zero
         with torch.no_grad():
-            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in (x[:2], x[2:])]
+            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in x.split(1)]
         for whole, *parts in zip(together, *apart, strict=True):
             if whole.shape[0] != ROWS or not torch.allclose(whole, torch.cat(parts), atol=1e-5, equal_nan=True):
                 raise Unsupported("an operation that mixes the sequences of a batch")
+
+    def take_in(self) -> None:
+        """Elementwise functions that follow products of the input, and layer norms, are computed in the loop all the same.
+
+        There they cost a few instructions, on what the loop reads anyway; before it, PyTorch would go through memory for
+        each, and again for its gradient.
+        """
+        possible: set[fx.Node] = set()
+        for node in self.traced.nodes:
+            if self.depends[node] == 1 and _name(node) in TAKEN_IN and self.is_matrix(node):
+                args = node.all_input_nodes
+                from_input = [arg for arg in args if self.depends[arg] == 1]
+                if all(arg in possible or (arg.target is F.linear and self.is_matrix(arg)) for arg in from_input):
+                    possible.add(node)
+        for node in reversed(list(self.traced.nodes)):
+            if node in possible and node.users and all(self.depends[user] == 2 for user in node.users):
+                self.depends[node] = 2
+
+    def is_matrix(self, node: fx.Node) -> bool:
+        """Whether it is a value (ROWS, columns), of more than one column."""
+        value = self.shapes[node.name]
+        return isinstance(value, Tensor) and value.dim() == 2 and value.shape[0] == ROWS and value.shape[1] > 1
 
     # What the prologue hands over.
 
