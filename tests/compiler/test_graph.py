@@ -59,7 +59,7 @@ def test_what_is_reduced_whole_and_read_in_pieces_is_computed_once(op: str, join
     split, (total, *same) = in_pieces(graph, [reduced, *pieces])
     products = [node for node in split.used([total, *same]) if node.op == "product"]
     assert sorted(node.attr[0][1] for node in products) == [0, 4, 8] and {node.width for node in products} == {4}
-    assert total.op == joined and total.args[0].op == joined
+    assert total.op == op and total.args[0].op == joined  # one reduction, of the pieces joined
     assert [node.args[1].attr[0][1] for node in same] == [0, 8]
 
 

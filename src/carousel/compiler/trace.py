@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node, in_pieces
-from carousel.compiler.operations import TAKEN_IN, RULES, Cat
+from carousel.compiler.operations import RULES, TAKEN_IN, Cat
 
 RANDOM = {
     *("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"),
@@ -311,16 +311,16 @@ class Lowering:
         x = torch.sin(57 * self.example())  # in no order
         x[2] = math.nan  # what sees that row shows it, were it multiplied by zero
         with torch.no_grad():
-            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in x.split(1)]
+            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in torch.split(x, 1)]
         for whole, *parts in zip(together, *apart, strict=True):
             if whole.shape[0] != ROWS or not torch.allclose(whole, torch.cat(parts), atol=1e-5, equal_nan=True):
                 raise Unsupported("an operation that mixes the sequences of a batch")
 
     def take_in(self) -> None:
-        """Elementwise functions that follow products of the input, and layer norms, are computed in the loop all the same.
+        """Leave elementwise functions of products of the input, and layer norms, to the loop all the same.
 
-        There they cost a few instructions, on what the loop reads anyway; before it, PyTorch would go through memory for
-        each, and again for its gradient.
+        There they cost a few instructions, on what the loop reads anyway; before it, PyTorch would go through memory
+        for each, and again for its gradient.
         """
         possible: set[fx.Node] = set()
         for node in self.traced.nodes:
