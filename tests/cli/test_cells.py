@@ -14,7 +14,8 @@ def cells(capsys: pytest.CaptureFixture[str], *args: str) -> str:
     return capsys.readouterr().out
 
 
-def test_every_cell_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_cell_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     header, *lines = cells(capsys).split("\n\n")[0].splitlines()
     assert header.split() == ["name", "what", "it", "is", "paper", "weights", "FLOPs", "engine"]
     assert [line.split()[0] for line in lines] == list(CELLS)
