@@ -8,6 +8,7 @@
     carousel.explain(model)                         what the compiler made of a recurrence
     carousel.compare("series.jsonl", ["lstm", "gru"])   which recurrence suits your sequences
     carousel.check_cell(MyCell)                     the tests of a recurrence of your own
+    carousel.inspect("runs/captioner", "captions.jsonl")    what goes on inside a trained network
 
 Names are loaded when first used, so that importing the package is instant.
 """
@@ -24,6 +25,7 @@ _PUBLIC = {
     "train": "carousel.tasks.captioning",
     "evaluate": "carousel.tasks.captioning",
     "compare": "carousel.tasks.comparison",
+    "inspect": "carousel.diagnostics.inspection",
     "Captioner": "carousel.captioning",
     "CaptioningConfig": "carousel.captioning",
     "Decoding": "carousel.captioning",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from carousel.captioning import Captioner, CaptioningConfig, Decoding, caption_photos
     from carousel.cells import Cell, Elman, ProjectedLSTM, ResetAfterGRU
     from carousel.compiler.explain import explain
+    from carousel.diagnostics.inspection import inspect
     from carousel.nn import (
         GRU,
         LSTM,
@@ -86,6 +89,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "inspect",
     "train",
     "trajectory",
     "unroll",

@@ -17,7 +17,7 @@ LENGTHS = torch.tensor([9, 4, 6])
 def observed(cell: Cell | str, **options: object) -> Layer:
     network = Recurrent([cell]) if isinstance(cell, Cell) else Recurrent(cell, 3, 5, **options)  # type: ignore[arg-type]
     with observing(network) as layers:
-        network(torch.randn(9, 3, 3), lengths=LENGTHS)
+        network(0.1 * torch.randn(9, 3, 3), lengths=LENGTHS)
     (layer,) = layers
     return layer
 

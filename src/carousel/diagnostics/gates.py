@@ -109,7 +109,7 @@ def retention(layer: Layer) -> dict[str, Tensor]:
     >>> with observing(network) as layers:
     ...     _ = network(torch.randn(5, 2, 3))
     >>> kept = retention(layers[0])
-    >>> list(kept), torch.equal(kept["c"], torch.cat(layers[0].gates["f"]))
+    >>> list(kept), torch.allclose(kept["c"], torch.cat(layers[0].gates["f"]))
     (['c'], True)
     """
     state = layer.cell.State(*(torch.cat(fields).detach() for fields in zip(*layer.before, strict=True)))

@@ -1,6 +1,6 @@
 """Image captioning from files: captions and photos in, a captioner and its honest scores out.
 
-Read from top to bottom: the data, the training task, `train`, `evaluate`, `caption`.
+Read from top to bottom: the data, the training task, `train`, `evaluate`, `caption`, `inspection`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from carousel.metrics import CaptionScores, CiderD, score_captions
 from carousel.metrics.diversity import sentence_hashes
 from carousel.metrics.words import normalise
 from carousel.reports.training import write_training_report
+from carousel.tasks.inspection import Inspection
 from carousel.training import Loss, Plan, RunFolder, epoch_order, fit, generator
 from carousel.training.progress import LiveProgress
 from carousel.vision.feature_cache import cached_features
@@ -289,7 +290,7 @@ class CaptioningTask:
         self.captioner.save(self.file, facts)
 
 
-# --- train, evaluate, caption -----------------------------------------------------------------------------------------
+# --- train, evaluate, caption, inspection -----------------------------------------------------------------------------
 
 
 def train(
@@ -416,3 +417,47 @@ def caption(photo: str | Path, *, model: str | Path | Captioner = SHIPPED, **dec
     """
     captioner = model if isinstance(model, Captioner) else Captioner.load(model)
     return captioner.caption(read_photo(photo)[None], Decoding(**decoding))[0]
+
+
+def inspection(
+    model: str | Path,
+    data: str | Path,
+    *,
+    images: str | Path,
+    sequences: int = 64,
+    progress: LiveProgress | None = None,
+) -> Inspection:
+    """The decoder at work on one caption of each of so many photos; see `Inspection`.
+
+    Photos are those of the test split, or of the validation split, or all, whichever is there first. The loss is
+    that of each caption's last word, given the photo and the words before. Of an ensemble the first decoder is shown.
+
+    Raises `DataError`, `PhotoError`, `ModelFileError` for what is wrong with the input.
+    """
+    captioner = Captioner.load(model)
+    with progress or LiveProgress() as live:
+        found = read_captions(data, photos=images)
+        photos = found.part("test") or found.part("val") or found.photos
+        pictures = load_pictures(photos[:sequences], Path(images), captioner.encoder, mirror=False, live=live)
+    nic, vocabulary = captioner.members[0], captioner.vocabulary
+    with torch.inference_mode():
+        features = captioner.encoder.upper(pictures.lower.float())
+    captions = [
+        vocabulary.encode(next((words for words in photo if len(words) > 1), [])) for photo in pictures.captions
+    ]
+    kept = [k for k, caption in enumerate(captions) if caption]
+    if not kept:
+        raise DataError(f"{data}: no caption of two words (got {len(captions)}); a sentence for a photo; add some")
+    spoken = [captions[k][: nic.config.max_length + 1] for k in kept]
+    last = torch.tensor([caption[-1] for caption in spoken])
+    words, lengths, _ = teacher_forced([caption[:-1] for caption in spoken], nic.config.max_length)
+    ends = (lengths + nic.config.predict_start).cumsum(0) - 1
+    before = ["(photo)"] if nic.config.image_at == "pre" else []
+    return Inspection(
+        nic.eval(),
+        [features.clone()[kept], words, lengths],
+        lambda logits: F.cross_entropy(logits[ends], last, reduction="sum"),
+        f"The decoder of a captioner, reading {len(kept)} captions of {Path(data).name}, one for a photo. The loss is "
+        "that of each caption's last word.",
+        [[*before, "(start)", *(vocabulary.decode([word]) for word in caption[:-1])] for caption in spoken],
+    )

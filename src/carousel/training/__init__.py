@@ -3,7 +3,7 @@
 from .averaging import WeightAverage
 from .bptt import BPTT
 from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
-from .model_file import read_model_file, write_atomically, write_model_file
+from .model_file import model_task, read_model_file, write_atomically, write_model_file
 from .pieces import Columns, Piece, Streams
 from .precision import autocast, bfloat16_pays
 from .run_folder import RunFolder
@@ -27,6 +27,7 @@ __all__ = [
     "epoch_order",
     "fit",
     "generator",
+    "model_task",
     "read_model_file",
     "write_atomically",
     "write_model_file",

@@ -39,6 +39,21 @@ def read_model_file(path: str | Path, task: str) -> tuple[dict[str, Tensor], dic
 
     Raises `ModelFileError` where the file is missing, damaged, foreign, for another task, or of a newer format.
     """
+    tensors, header = _read(path)
+    if header.get("task") != task:
+        raise ModelFileError(f"{path}: a model for another task (got {header.get('task')}); {task}; check the path")
+    if header.pop("checksum", None) != checksum(tensors, header):
+        raise ModelFileError(f"{path}: damaged (got a wrong checksum); an unaltered file; copy it again")
+    return tensors, header
+
+
+def model_task(path: str | Path) -> str:
+    """The task of a model file; errors as of `read_model_file`."""
+    return str(_read(path)[1].get("task"))
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file that is one of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(KEY, "null"))
@@ -57,10 +72,6 @@ def read_model_file(path: str | Path, task: str) -> tuple[dict[str, Tensor], dic
         raise ModelFileError(
             f"{path}: made by a newer Carousel (got format {header['format']}); this one reads up to {FORMAT}; upgrade"
         )
-    if header.get("task") != task:
-        raise ModelFileError(f"{path}: a model for another task (got {header.get('task')}); {task}; check the path")
-    if header.pop("checksum", None) != checksum(tensors, header):
-        raise ModelFileError(f"{path}: damaged (got a wrong checksum); an unaltered file; copy it again")
     return tensors, header
 
 
