@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from carousel.training import WeightAverage
+from carousel.training.averaging import TriggeredAverage
 
 
 def set_to(model: nn.Linear, value: float) -> None:
@@ -54,3 +55,39 @@ def test_applied_within_the_block_alone() -> None:
             pass
         assert model.weight.item() == 1.0
         assert average.tensors["weight"].item() == pytest.approx(9 / 11)
+
+
+# --- NT-ASGD ----------------------------------------------------------------------------------------------------------
+
+
+def triggered_at(logs: list[float], n: int) -> int | None:
+    """Algorithm 1, transcribed."""
+    for t, v in enumerate(logs):
+        if t > n and v > min(logs[l] for l in range(t - n)):  # noqa: E741
+            return t
+    return None
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_it_is_triggered_as_the_algorithm_says(n: int) -> None:
+    draw = torch.Generator().manual_seed(n)
+    for _ in range(50):
+        logs = (torch.rand(12, generator=draw) + torch.linspace(1, 0, 12)).tolist()
+        average = TriggeredAverage(nn.Linear(1, 1), n)
+        seen = [t for t in range(12) if average.observe(logs[: t + 1])]
+        assert seen == list(range(at, 12)) if (at := triggered_at(logs, n)) is not None else not seen
+
+
+def test_the_mean_since_the_trigger() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    average = TriggeredAverage(model, 1)
+    values = [5.0, 1.0, 2.0, 4.0, 9.0]
+    for k, value in enumerate(values):
+        set_to(model, value)
+        average.update()
+        expected = value if k < 2 else sum(values[1 : k + 1]) / k  # from w_T on, which is values[1]
+        assert average.tensors["weight"].item() == pytest.approx(expected)
+        if k == 1:
+            assert average.observe([1.0, 3.0, 2.0, 2.0])
+        else:
+            average.observe([1.0, 3.0, 2.0, 2.0, 0.5] if k > 1 else [1.0])

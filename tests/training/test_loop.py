@@ -20,7 +20,7 @@ from carousel.errors import ConfigError, Interrupted, ModelFileError, TrainingDi
 from carousel.training import RunFolder, derived_seed, epoch_order, fit, loop, read_model_file
 from carousel.training.schedule import one_cycle
 
-from .toy import BATCH, EXAMPLES, Network, Silent, Toy, plan, standing, train, without_seconds
+from .toy import BATCH, EXAMPLES, PRELOADED, Network, Silent, Toy, plan, standing, train, without_seconds
 
 STEPS = 3 * Toy.steps
 
@@ -251,7 +251,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path: Path, monkeypatch: pytes
     train(tmp_path / "whole", epochs=8)
     takes = time.monotonic() - began
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["carousel.training"])
+    context.set_forkserver_preload(PRELOADED)
     draw, run, kills = random.Random(0), RunFolder(tmp_path / "killed"), 0
     for _ in range(100):
         child = context.Process(target=run_saving_always, args=(run.path, run.checkpoint.exists()))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.optim import lr_scheduler
 
+from carousel.errors import ConfigError
 from carousel.training import derived_seed, epoch_order, generator
-from carousel.training.schedule import SCHEDULES, one_cycle
+from carousel.training.schedule import SCHEDULES, one_cycle, schedule_named
 
 
 @pytest.mark.parametrize("warm_up", [0.05, 0.3])
@@ -22,9 +25,46 @@ def test_one_cycle_by_hand(warm_up: float) -> None:
     assert one_cycle(1.0, warm_up) == pytest.approx(0.0)
 
 
+STEPS = 40
+
+
+@pytest.mark.parametrize(
+    ("name", "in_torch"),
+    [
+        ("constant", lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
+        ("warm-up", lambda o: lr_scheduler.LinearLR(o, start_factor=1e-9, total_iters=STEPS // 20)),
+        ("linear", lambda o: lr_scheduler.LinearLR(o, start_factor=1.0, end_factor=0.0, total_iters=STEPS)),
+        ("cosine", lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS)),
+        ("exponential", lambda o: lr_scheduler.ExponentialLR(o, 0.01 ** (1 / STEPS))),
+        ("steps", lambda o: lr_scheduler.MultiStepLR(o, [STEPS // 2, 3 * STEPS // 4])),
+        ("triangular", lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, STEPS // 8, cycle_momentum=False)),
+        (
+            "one-cycle",
+            lambda o: lr_scheduler.OneCycleLR(
+                o, 1.0, STEPS + 1, pct_start=3 / (STEPS + 1), final_div_factor=1e9, cycle_momentum=False
+            ),
+        ),
+    ],
+)
+def test_they_are_torchs(name: str, in_torch: Any) -> None:
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = in_torch(optimiser)
+    for step in range(STEPS + 1):
+        assert schedule_named(name)(step / STEPS) == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-7), step
+        optimiser.step()
+        if step < STEPS:
+            scheduler.step()
+
+
+def test_every_schedule_is_held_to_torch_and_an_unknown_one_is_told() -> None:
+    assert len(SCHEDULES) == 8
+    with pytest.raises(ConfigError, match=r"schedule: unknown \(got 'cosin'\); .*did you mean 'cosine'\?"):
+        schedule_named("cosin")
+
+
 @given(done=st.floats(0, 1))
 def test_factors_are_shares(done: float) -> None:
-    assert all(-1e-12 <= schedule(done) <= 1 for schedule in SCHEDULES.values())
+    assert all(-1e-12 <= schedule(done) <= 1 + 1e-12 for schedule in SCHEDULES.values())
     assert SCHEDULES["constant"](done) == 1
 
 

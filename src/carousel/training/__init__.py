@@ -1,16 +1,24 @@
 """Training: the loop, its checkpoints, seeds and schedules, and the file that a model is kept in."""
 
-from .averaging import WeightAverage
+from .averaging import TriggeredAverage, WeightAverage
 from .bptt import BPTT
+from .clipping import CLIPPINGS, ClippedSteps, clipping_named
 from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
 from .model_file import model_task, read_model_file, write_atomically, write_model_file
+from .optimisers import OPTIMISERS, optimiser_named
 from .pieces import Columns, Piece, Streams
 from .precision import autocast, bfloat16_pays
 from .run_folder import RunFolder
+from .schedule import SCHEDULES, schedule_named
 from .seeding import derived_seed, epoch_order, generator
+from .vanishing import Watched, omega
 
 __all__ = [
     "BPTT",
+    "CLIPPINGS",
+    "OPTIMISERS",
+    "SCHEDULES",
+    "ClippedSteps",
     "Columns",
     "Loss",
     "Piece",
@@ -19,16 +27,22 @@ __all__ = [
     "RunFolder",
     "Streams",
     "Trainable",
+    "TriggeredAverage",
+    "Watched",
     "Watcher",
     "WeightAverage",
     "autocast",
     "bfloat16_pays",
+    "clipping_named",
     "derived_seed",
     "epoch_order",
     "fit",
     "generator",
     "model_task",
+    "omega",
+    "optimiser_named",
     "read_model_file",
+    "schedule_named",
     "write_atomically",
     "write_model_file",
 ]

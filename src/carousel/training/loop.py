@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from carousel.errors import ConfigError, Interrupted, ModelFileError, TrainingDiverged
-from carousel.training.averaging import WeightAverage
+from carousel.training.averaging import TriggeredAverage, WeightAverage
+from carousel.training.clipping import clipping_named, total_norm
 from carousel.training.memory import keep_freed_memory
 from carousel.training.model_file import read_model_file, write_model_file
+from carousel.training.optimisers import optimiser_named
 from carousel.training.precision import MixedPrecision, autocast
 from carousel.training.run_folder import RunFolder
-from carousel.training.schedule import SCHEDULES
+from carousel.training.schedule import schedule_named
 from carousel.training.seeding import derived_seed
 
 SAVE_EVERY = 300.0  # seconds between checkpoints inside an epoch
@@ -60,16 +62,39 @@ class Trainable(Protocol):
         """Write the model as it now is: it is the best so far."""
 
 
+@runtime_checkable
+class Carrying(Protocol):
+    """A task whose steps depend on those before them, by a state that flows from batch to batch (see `BPTT`)."""
+
+    def carried(self) -> dict[str, Tensor]:
+        """What the next step goes on from; kept in the checkpoint."""
+
+    def carry(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `carried` gave."""
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A task that can say what is in a batch."""
+
+    def batch_name(self, epoch: int, step: int) -> str:
+        """The examples, for a message."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How to train."""
+    """How to train: names are of `OPTIMISERS`, `SCHEDULES` and `CLIPPINGS`."""
 
     epochs: int
     objective: str
+    optimiser: str = "adamw"
+    optimiser_options: Mapping[str, Any] = field(default_factory=dict)  # momentum, betas, ...
     schedule: str = "one-cycle"
     weight_decay: float = 0.0
-    clip_norm: float = 5.0
+    clipping: str = "norm"
+    clip_norm: float = 5.0  # the limit, whatever is clipped
     averaging: float = 0.0
+    average_after: int = 0  # NT-ASGD: average since the objective is worse than all but the last so many; 0: never
     patience: int = 5
     mixed_precision: MixedPrecision = "auto"
     seed: int = 0
@@ -105,7 +130,7 @@ class _Standing:
     step: int = 0
     total: float = 0.0
     count: int = 0
-    clipped: int = 0
+    clipped: float = 0
     seconds: float = 0.0
     best: float = -math.inf
     best_epoch: int = 0
@@ -127,7 +152,8 @@ def fit(
     Everything random in a step follows (seed, epoch, step), so that a run killed at any moment and resumed from its
     last checkpoint gives the same bits as one left alone (same machine, same number of threads). Ctrl-C and SIGTERM
     finish the step, write a checkpoint and raise `Interrupted`. A loss or gradient that is not finite raises
-    `TrainingDiverged` before the optimiser step. Optimiser: AdamW.
+    `TrainingDiverged` before the optimiser step. A task that carries a state from step to step is `Carrying`. The log's
+    `clipped` is how often clipping acted: the share of steps, and of each what the clipping says of itself.
     """
     keep_freed_memory()
     return _Fit(task, plan, run, watcher).go(resume)
@@ -138,8 +164,14 @@ class _Fit:
         self.task, self.plan, self.run, self.watcher = task, plan, run, watcher
         groups = task.parameter_groups()
         self.rates = [group["lr"] for group in groups]
-        self.optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
-        self.average = WeightAverage(task.model, plan.averaging)
+        decay = {"weight_decay": plan.weight_decay} if plan.weight_decay or plan.optimiser == "adamw" else {}
+        self.optimiser = optimiser_named(plan.optimiser, groups, **decay, **plan.optimiser_options)
+        self.clip, self.schedule = clipping_named(plan.clipping), schedule_named(plan.schedule)
+        self.average = (
+            TriggeredAverage(task.model, plan.average_after)
+            if plan.average_after
+            else WeightAverage(task.model, plan.averaging)
+        )
         self.trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
         self.begun_with = {**plan.settings, **plan.data}
         self.at = _Standing()
@@ -171,20 +203,21 @@ class _Fit:
         began = time.monotonic()
         done = (at.epoch * self.task.steps + at.step) / (plan.epochs * self.task.steps)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * SCHEDULES[plan.schedule](done)
+            group["lr"] = rate * self.schedule(done)
         torch.manual_seed(derived_seed(plan.seed, "step", at.epoch, at.step))
         with autocast(plan.mixed_precision):
             loss = self.task.loss(at.epoch, at.step)
         self.check(loss.mean, "loss")
         self.optimiser.zero_grad()
         loss.mean.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(list(self.trained.values()), plan.clip_norm)
+        groups = [group["params"] for group in self.optimiser.param_groups]
+        norm = total_norm(groups)
         self.check(norm, "gradient")
+        at.clipped += self.clip(groups, norm, plan.clip_norm)
         self.optimiser.step()
         self.average.update()
         at.step += 1
         at.total, at.count = at.total + loss.total, at.count + loss.words
-        at.clipped += bool(norm > plan.clip_norm)
         at.seconds += time.monotonic() - began
         self.seen, self.steps_done = self.seen + loss.words, self.steps_done + 1
         self.tell()
@@ -212,9 +245,13 @@ class _Fit:
         bad = next((n for n, p in self.trained.items() if p.grad is not None and not p.grad.isfinite().all()), "none")
         raise TrainingDiverged(
             f"{self.run.path}: the {what} is not finite (got {value.item()} in epoch {self.at.epoch + 1}, step "
-            f"{self.at.step + 1}; first bad gradient: {bad}); training stopped before the update, the last "
-            "checkpoint stands; try a smaller learning_rate or clip_norm"
+            f"{self.at.step + 1}; first bad gradient: {bad}){self.batch()}; training stopped before the update, the "
+            "last checkpoint stands; try a smaller learning_rate or clip_norm"
         )
+
+    def batch(self) -> str:
+        named = isinstance(self.task, Naming)
+        return f" on {self.task.batch_name(self.at.epoch, self.at.step)}" if named else ""  # type: ignore[attr-defined]
 
     def end_epoch(self) -> None:
         at, plan = self.at, self.plan
@@ -236,10 +273,16 @@ class _Fit:
             "seconds": round(at.seconds, 1),
         }
         at.history.append(record)
+        self.observe()
         at.epoch, at.step, at.total, at.count, at.clipped = at.epoch + 1, 0, 0.0, 0, 0
         self.run.write_log(at.history)
         self.save()
         self.watcher.validated(record, best)
+
+    def observe(self) -> None:
+        """Tell an average that waits for it how validation went."""
+        if isinstance(self.average, TriggeredAverage):
+            self.average.observe([-record[self.plan.objective] for record in self.at.history])
 
     def out_of_patience(self) -> bool:
         return self.at.best_epoch > 0 and self.at.epoch - self.at.best_epoch >= self.plan.patience
@@ -255,7 +298,9 @@ class _Fit:
         tensors = {f"model.{name}": tensor for name, tensor in self.task.model.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
         for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{name}": tensor for name, tensor in state.items()}
+            tensors |= {f"optimiser.{i}.{name}": t for name, t in state.items() if isinstance(t, Tensor)}
+        if isinstance(self.task, Carrying):
+            tensors |= {f"carried.{name}": tensor for name, tensor in self.task.carried().items()}
         at = {**vars(self.at), "best": None if self.at.best == -math.inf else self.at.best}
         facts = {"task": CHECKPOINT, "at": at, "updates": self.average.updates, "begun_with": self.begun_with}
         shared_once = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -281,7 +326,6 @@ class _Fit:
             ) from None
         averages = _under("average", tensors)
         self.average.tensors = {name: averages[name] for name in self.trained}
-        self.average.updates = facts["updates"]
         states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _under("optimiser", tensors).items():
             i, field_name = name.split(".", 1)
@@ -289,6 +333,10 @@ class _Fit:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
         at = facts["at"]
         self.at = _Standing(**{**at, "best": -math.inf if at["best"] is None else at["best"]})
+        self.observe()
+        self.average.updates = facts["updates"]
+        if isinstance(self.task, Carrying):
+            self.task.carry(_under("carried", tensors))
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
