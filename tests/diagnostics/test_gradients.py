@@ -10,7 +10,7 @@ from torch import nn
 from carousel.cells import LSTM, Elman
 from carousel.diagnostics import gradient_flow, observing
 from carousel.errors import ConfigError
-from carousel.nn import Recurrent
+from carousel.nn import Dilated, Recurrent
 
 
 def linear_network(r: float, H: int = 8) -> Recurrent:
@@ -142,3 +142,36 @@ def test_a_network_that_runs_twice_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="ran 2 times"):
         gradient_flow(Twice(), torch.randn(5, 2, 3), lambda out: out.sum())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dilation": 3},
+        {"input_dropout": 0.5, "state_dropout": 0.5},
+        {"weight_dropout": 0.5},
+        {"zoneout": 0.3, "learn_start": True},
+        {"layers": 2, "skip": "residual", "input_size": 4},
+        {"candidate_dropout": 0.2},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_networks_of_all_shapes_run_as_they_are(options: dict[str, object]) -> None:
+    network = Recurrent("lstm", hidden_size=4, **({"input_size": 3} | options)).eval()  # type: ignore[arg-type]
+    inputs, lengths = torch.randn(7, 3, network.input_size), torch.tensor([7, 2, 5])
+    expected, end = network(inputs, lengths=lengths)
+    with observing(network) as layers:
+        outputs, state = network(inputs, lengths=lengths)
+    assert torch.allclose(outputs, expected, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(state[-1], end[-1], strict=True))
+    assert layers[0].fields == ("h", "c") and layers[0].states("h").shape == (7, 3, 4)
+    flow = gradient_flow(network.train(), {"inputs": inputs, "lengths": lengths})
+    assert flow.flows[-1].last.tolist() == (lengths - 1).tolist()
+    assert all(float(one.shares()[one.first]) == 1 for one in flow.flows)
+
+
+def test_dilation_reaches_as_many_times_as_far() -> None:
+    network = Recurrent([Dilated(linear_network(0.5).cells[0], 4)])
+    flow = gradient_flow(network, torch.randn(17, 2, 3).double())[0, "h"]
+    assert torch.allclose(flow.shares()[::4], 0.5 ** torch.arange(5.0))
+    assert flow.shares().count_nonzero() == 5

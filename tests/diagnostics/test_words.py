@@ -34,8 +34,13 @@ def flow(*shares: float, field: str = "h", layer: str = "layer 1") -> Flow:
             "50% of it left by each step on average.",
         ),
         ([flow(1, 5, 0.5)], "Gradients of h reach back all the way, 2 steps: ‖∂L/∂h‖ ends at 50% of that at lag 0"),
+        (
+            [flow(0, 4, 2, 1)],
+            "Gradients of h reach back all the way, 3 steps: ‖∂L/∂h‖ ends at 25% of that at lag 1, "
+            "50% of it left by each step on average.",
+        ),
         ([flow(0, 0)], "No gradient arrives."),
-        ([flow(3)], "‖∂L/∂h‖ is there, but no sequence is longer than a step."),
+        ([flow(3)], "‖∂L/∂h‖ is there, but at one step alone."),
         (
             [flow(1, 0.001), flow(1, 0.5, field="c")],
             "Gradients of c reach back all the way, 1 step: ‖∂L/∂c‖ ends at 50%",

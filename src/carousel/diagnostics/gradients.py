@@ -39,14 +39,25 @@ class Flow:
         steps = self.last - lags
         return self.norms.gather(0, steps.clamp(min=0)).masked_fill(steps < 0, torch.nan)
 
-    def shares(self) -> Tensor:
-        """(T,): for each lag the mean norm over that at lag 0 of the same sequences, those that reach so far."""
+    @property
+    def first(self) -> int:
+        """The first lag at which there is a gradient: 0, but for a field that only the next step reads."""
+        lags = (self.by_lag() > 0).any(1).nonzero()
+        return int(lags[0]) if len(lags) else 0
+
+    def ratios(self) -> Tensor:
+        """(T, B): the norms over that at the first lag, NaN where there is none."""
         norms = self.by_lag()
-        first = norms[:1].expand_as(norms).masked_fill(norms.isnan(), torch.nan)
-        return norms.nansum(1) / first.nansum(1)
+        return (norms / norms[self.first]).masked_fill(norms[self.first] == 0, torch.nan)
+
+    def shares(self) -> Tensor:
+        """(T,): for each lag the mean norm over that at the first of the same sequences, those that reach so far."""
+        norms = self.by_lag()
+        reference = norms[self.first].expand_as(norms).masked_fill(norms.isnan(), torch.nan)
+        return norms.nansum(1) / reference.nansum(1)
 
     def reach(self, share: float = SHARE) -> int | None:
-        """The first lag from which on no gradient is as much as `share` of that at lag 0; None if there is none."""
+        """The lag from which on no gradient is as much as `share` of that at the first; None if there is none."""
         kept = (self.shares() >= share).nonzero()
         after = int(kept[-1]) + 1 if len(kept) else 0
         return after if after < len(self.shares()) else None

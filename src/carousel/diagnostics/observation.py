@@ -43,7 +43,7 @@ class Layer:
         """(B,)"""
         sizes = torch.tensor(self.layout.sizes)
         lengths = (torch.arange(self.layout.shape[1]) < sizes[:, None]).sum(0)
-        return lengths if self.layout.order is None else lengths[self.layout.order.argsort()]
+        return lengths if self.layout.order is None else lengths[self.layout.order.cpu().argsort()]
 
     def padded(self, steps: list[Tensor]) -> Tensor:
         """What there is at each step (sizes[t], ...) as one tensor (T, B, -1), zero in the padding."""

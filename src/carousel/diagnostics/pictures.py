@@ -58,13 +58,12 @@ def _whole(axes: Any) -> None:
 
 
 def gradient_picture(flow: GradientFlow) -> bytes:
-    """Each field's gradient norm over time lag, relative to lag 0; a band from the 10th to the 90th percentile."""
+    """Each field's gradient norm over time lag, relative to its first; a band from the 10th to the 90th percentile."""
     figure = _figure(3.9)
     axes = figure.subplots()
     lowest, highest, farthest, layers = 1.0, 1.0, 1, len({one.layer for one in flow.flows})
     for colour, one in zip(_cycle(), [one for one in flow.flows if (one.norms > 0).any()], strict=False):
-        norms, shares = one.by_lag(), one.shares().numpy()
-        ratios = (norms / norms[:1])[:, norms[0] > 0]
+        shares, ratios = one.shares().numpy(), one.ratios()[:, one.last >= one.first]
         lags = np.arange(len(shares))
         name = f"‖∂L/∂{one.field}‖" + (f", {one.layer}" if layers > 1 else "")
         marker = "o" if len(lags) <= 40 else None

@@ -40,15 +40,15 @@ def _reach(flow: Flow) -> str:
     end, peak = len(shares) - 1, int(shares.argmax())
     if reach is not None:
         text = f"gradients of {flow.field} reach about {_count(reach, 'step')} back, where {name} falls below "
-        text += f"{SHARE:.0%} of that at lag 0"
-    elif end == 0:
-        return f"{name} is there, but no sequence is longer than a step"
+        text += f"{SHARE:.0%} of that at lag {flow.first}"
+    elif end == flow.first:
+        return f"{name} is there, but at one step alone"
     else:
         text = f"gradients of {flow.field} reach back all the way, {_count(end, 'step')}: {name} ends at "
-        text += f"{percent(float(shares[-1]))} of that at lag 0"
+        text += f"{percent(float(shares[-1]))} of that at lag {flow.first}"
     last = end if reach is None else reach
-    if last and float(shares[last]) > 0:
-        text += f", {percent(float(shares[last]) ** (1 / last))} of it left by each step on average"
+    if last > flow.first and float(shares[last]) > 0:
+        text += f", {percent(float(shares[last]) ** (1 / (last - flow.first)))} of it left by each step on average"
     if shares[peak] > 2:
         text += f"; on its way it grows {_short(shares[peak])}-fold, at lag {peak}"
     return text
