@@ -149,3 +149,13 @@ def test_another_processor_or_version_is_another_file(builds: list[str], monkeyp
     assert two_and_a_half() == 2.5
     monkeypatch.setattr(objects.llvmlite, "__version__", "another")
     assert two_and_a_half() == 2.5 and len(builds) == 2
+
+
+def test_every_module_that_writes_code_is_part_of_the_key() -> None:
+    folder = Path(objects.__file__).parent
+    writers = {
+        path.stem
+        for path in folder.glob("*.py")
+        if "objects.text(" in path.read_text() or "Vectors" in path.read_text()
+    }
+    assert writers <= {*objects._WRITERS}

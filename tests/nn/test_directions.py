@@ -10,6 +10,7 @@ from cell_registry import CASES, Case, assert_same, every_cell, gradients, ragge
 from torch import Tensor
 
 from carousel.cells import GRU, LSTM, Cell
+from carousel.compiler import function, script
 from carousel.errors import ConfigError
 from carousel.nn import Directions, Recurrent, directions, unroll
 from carousel.nn.unroll import Layout
@@ -176,3 +177,28 @@ def test_a_state_of_one_direction_is_refused(state: Any, got: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Recurrent("gru", 3, 4, bidirectional=True)(torch.zeros(5, 2, 3), state)
     assert str(caught.value) == f"state: does not fit (got {got}); a pair per layer; forward and backward"
+
+
+@pytest.mark.parametrize("lengths", [None, [5, 2, 4]])
+def test_both_directions_at_once_are_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, lengths: list[int] | None
+) -> None:
+    torch.manual_seed(0)
+    network, inputs = Recurrent("lstm", 3, 20, layers=2, bidirectional=True), torch.randn(5, 3, 3, requires_grad=True)
+    before, results, ways = torch.get_num_threads(), [], []
+    together = script.play
+    monkeypatch.setattr(function, "play", lambda runs: ways.append(len(runs)) or together(runs))
+    try:
+        for threads in (1, 2, 2, 2, 2):
+            torch.set_num_threads(threads)
+            outputs, state = network(inputs, lengths=None if lengths is None else torch.tensor(lengths))
+            ends = [field for pair in state for one in pair for field in one]
+            loss = outputs.pow(2).sum() + sum(end.sum() for end in ends)
+            results.append([outputs, *ends, *torch.autograd.grad(loss, [inputs, *network.parameters()])])
+            with torch.no_grad():
+                results[-1].append(network(inputs)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert set(ways) == {1, 2}
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))

@@ -2,6 +2,16 @@
 
 from carousel.compiler.engine import Engine, check_engine, compiled, known, scans
 from carousel.compiler.engine import run as run_compiled
+from carousel.compiler.engine import run_both as run_both_compiled
 from carousel.compiler.engine import stream as compiled_stream
 
-__all__ = ["Engine", "check_engine", "compiled", "compiled_stream", "known", "run_compiled", "scans"]
+__all__ = [
+    "Engine",
+    "check_engine",
+    "compiled",
+    "compiled_stream",
+    "known",
+    "run_both_compiled",
+    "run_compiled",
+    "scans",
+]

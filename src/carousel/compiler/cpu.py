@@ -20,6 +20,7 @@ from carousel.compiler.graph import Graph, Node
 from carousel.compiler.loops import Loop
 from carousel.compiler.plan import ALL, BEFORE, CARRY, STEP, Buffer, plan
 from carousel.compiler.products import WeightRun, Written
+from carousel.compiler.script import Run
 from carousel.compiler.trace import Operands, Product, Recurrence
 
 Memory = dict[Any, Tensor]  # what a script reads and writes, by the names of its bases
@@ -142,23 +143,19 @@ class Program:
 
     # Running them.
 
-    def run_inference(
-        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (N, w), and the state after each sequence's own last step."""
+    def inference_run(self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int) -> Run:
+        """Gives outputs (N, w), and the state after each sequence's own last step."""
         outputs = torch.empty(extent.rows, self.widths[0])
         halves = [torch.stack([field, field]) for field in state[1:]]
         memory = _given(operands, state)
         memory["field", 0] = memory["field_before", 0] = outputs
         memory |= {("field", f): field for f, field in enumerate(halves, start=1)}
         make = partial(products.forward, self.inference, operands, parts, kept=())
-        self._written(("inference", parts), operands, make).script.run(memory, extent)
-        return outputs, [extent.ends(outputs), *map(extent.carried, halves)]
+        script = self._written(("inference", parts), operands, make).script
+        return Run(script, memory, extent, lambda: (outputs, [extent.ends(outputs), *map(extent.carried, halves)]))
 
-    def run_training(
-        self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """The fields of all steps, (N, w) each, and what was kept.
+    def training_run(self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int) -> Run:
+        """Gives the fields of all steps, (N, w) each, and what was kept.
 
         Kept are also those products of the input, the last ones, that the backward loop reads.
         """
@@ -168,10 +165,9 @@ class Program:
         kept = [torch.empty(extent.rows, width) for width in widths]
         memory = self._forward_memory(operands, state, fields, kept)
         make = partial(products.forward, self.training, operands, parts, kept=again)
-        self._written(("training", parts), operands, make).script.run(memory, extent)
-        return fields, kept
+        return Run(self._written(("training", parts), operands, make).script, memory, extent, lambda: (fields, kept))
 
-    def run_backward(
+    def backward_run(
         self,
         operands: Operands,
         state: Sequence[Tensor],
@@ -181,11 +177,11 @@ class Program:
         extent: Extent,
         parts: int,
         wanted: Sequence[bool],
-    ) -> list[Tensor | None]:
-        """Gradients of all tensors of the operands, in their order, and of the initial state.
+    ) -> Run:
+        """Gives the gradients of all tensors of the operands, in their order, and of the initial state.
 
         Args:
-            fields, kept: as `run_training` gave them.
+            fields, kept: as `training_run` gave them.
             grads: with respect to the outputs (N, w) and the fields of the final state, None for zero.
             wanted: of each tensor of the operands, and of the state, whether it needs its gradient.
         """
@@ -205,10 +201,13 @@ class Program:
             if result is not None:
                 shape = (extent.rows, *result.shape) if result.by_row else result.shape
                 memory[result.base] = torch.zeros(shape) if result.zero else torch.empty(shape)
-        written.script.run(memory, extent, backward=True)
-        made = [None if result is None else memory[result.base] for result in written.results]
-        vectors = [self._vector_gradient(k, vector, memory) for k, vector in enumerate(operands.vectors)]
-        return [*made, *vectors, *(adjoint[0] for adjoint in adjoints)]
+
+        def gradients() -> list[Tensor | None]:
+            made = [None if result is None else memory[result.base] for result in written.results]
+            vectors = [self._vector_gradient(k, vector, memory) for k, vector in enumerate(operands.vectors)]
+            return [*made, *vectors, *(adjoint[0] for adjoint in adjoints)]
+
+        return Run(written.script, memory, extent, gradients, backward=True)
 
     def _written(self, key: tuple[Any, ...], operands: Operands, make: Callable[[], Written]) -> Written:
         """A script, written when it is first needed for operands of these forms."""

@@ -184,8 +184,34 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
         outputs, ends = functional.unroll(program, program.recurrence.operands(cell, inputs), state, rows)
     else:
         operands = program.recurrence.factors(cell, inputs)
-        outputs, ends = function.unroll(program, operands, state, rows, threads.count(rows.batch))
+        [(outputs, ends)] = function.unroll([function.Lane(program, operands, state, rows, threads.count(rows.batch))])
     return outputs, cell.State(*ends)
+
+
+def run_both(
+    cells: Sequence[Cell], inputs: Sequence[Tensor], sizes: Sequence[int], states: Sequence[Any], engine: Engine
+) -> list[tuple[Tensor, Any]] | None:
+    """`run` of two cells at the same time, each in a thread of its own; None where that cannot be, or does not pay.
+
+    With two threads it saves them from waiting for each other; with more, a batch that is too small to be shared.
+    """
+    batch = len(states[0][0])
+    if torch.compiler.is_compiling() or transformations() or not sizes:
+        return None
+    if threads.available() < 2 or (threads.available() > 2 and threads.count(batch) > 1):
+        return None
+    found = [compiled(cell, x, engine, state) for cell, x, state in zip(cells, inputs, states, strict=True)]
+    if None in found:
+        return None
+    from carousel.compiler import function
+
+    rows = extent(tuple(sizes))
+    lanes = [
+        function.Lane(program, program.recurrence.factors(cell, x), state, rows, 1)
+        for program, cell, x, state in zip(found, cells, inputs, states, strict=True)
+    ]
+    results = function.unroll(lanes)
+    return [(outputs, cell.State(*ends)) for cell, (outputs, ends) in zip(cells, results, strict=True)]
 
 
 def stream(cell: Cell, batch: int) -> Any:

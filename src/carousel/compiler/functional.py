@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
+from carousel.compiler.script import play
 from carousel.compiler.trace import Form, Operands, Product
 
 
@@ -33,9 +34,9 @@ def run(program: Program, operands: Operands, state: Sequence[Tensor], extent: E
     """The outputs and final state; in training every field of all steps, the final state, and what is kept."""
     operands, state, parts = laid_out(operands), contiguous(state), threads.count(extent.batch)
     if not training:
-        outputs, ends = program.run_inference(operands, state, extent, parts)
+        [(outputs, ends)] = play([program.inference_run(operands, state, extent, parts)])
         return [outputs, *ends]
-    fields, kept = program.run_training(operands, state, extent, parts)
+    [(fields, kept)] = play([program.training_run(operands, state, extent, parts)])
     return [*fields, *map(extent.ends, fields), *kept]
 
 
@@ -61,7 +62,7 @@ def run_backward(
         threads.count(extent.batch),
     )
     fields, kept = saved[: len(state)], saved[len(state) :]
-    found = program.run_backward(operands, state, fields, kept, grads, extent, parts, wanted)
+    [found] = play([program.backward_run(operands, state, fields, kept, grads, extent, parts, wanted)])
     return [gradient for gradient, want in zip(found, wanted, strict=True) if want and gradient is not None]
 
 

@@ -84,7 +84,9 @@ class Library:
 
     def function(self, name: str, *arguments: Any) -> Any:
         """The C function of that name, which returns nothing."""
-        return ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(name))
+        address = self._engine.get_function_address(name)
+        assert address, f"no function {name!r} in this code"
+        return ctypes.CFUNCTYPE(None, *arguments)(address)
 
 
 def text(key: str, make: Callable[[], str]) -> str:
@@ -107,7 +109,7 @@ def _sources() -> str:
     return "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in _WRITERS)
 
 
-_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "plan", "threads")
+_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "plan", "script")
 
 
 def _digest(*parts: str) -> str:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from carousel.compiler.extent import Extent
 
 Room = dict[Any, tuple[int, int, int]]
 Words = np.ndarray[Any, np.dtype[np.int64]]
+Memory = dict[Any, Tensor]
 
 # What words are multiples of. Rows are those of the piece, `first` and `count` the thread's share of them; `lowest` and
 # `highest` the thread's sequences; `again` is 1 but in the piece that is done first; `even`, `odd` are 1 in one thread.
@@ -122,23 +123,47 @@ class Script:
         self.written = [_Written(section, places, parts) for section in self._sections]
         self._laid_out: dict[Extent, _LaidOut] = {}
 
-    def run(self, memory: dict[Any, Tensor], extent: Extent, *, backward: bool = False) -> None:
-        """Call everything. `memory` has the tensor of each base that is not room."""
-        words = self.words(memory, extent, backward=backward)
-        threads.share(player(), _address(words), self.parts, (self.about, extent.batch, extent.steps))
+    def words(self, memory: Memory, extent: Extent, *, backward: bool = False, turn: int = 0) -> Words:
+        """What `player` plays: the tables of all calls, and where they are.
 
-    def words(self, memory: dict[Any, Tensor], extent: Extent, *, backward: bool = False) -> Words:
-        """What `player` plays: the tables of all calls, and where they are."""
+        Args:
+            memory: the tensor of each base that is not room.
+            turn: which of the scripts played at the same time it is: each has room of its own.
+        """
         laid = self._laid_out.get(extent)
         if laid is None:
             if len(self._laid_out) >= FORMS:
                 self._laid_out.clear()
             laid = self._laid_out[extent] = _LaidOut(self, extent, backward)
         words = np.empty_like(laid.words)
-        room, given = _arena(laid.total), [memory[base].data_ptr() for base in self.given]
+        room, given = _arena(laid.total, turn), [memory[base].data_ptr() for base in self.given]
         bases = [0, _address(words), *(room + offset for offset in laid.offsets), *given]
         np.add(laid.words, np.array(bases, np.int64)[laid.bases], out=words)
         return words
+
+
+class Run(NamedTuple):
+    """A script with what it reads and writes."""
+
+    script: Script
+    memory: Memory
+    extent: Extent
+    result: Callable[[], Any]  # afterwards
+    backward: bool = False
+
+
+def play(runs: Sequence[Run]) -> list[Any]:
+    """Do a run, or several at the same time, each in a thread; their results."""
+    words = [
+        run.script.words(run.memory, run.extent, backward=run.backward, turn=turn) for turn, run in enumerate(runs)
+    ]
+    about = tuple((run.script.about, run.extent.batch, run.extent.steps) for run in runs)
+    if len(runs) == 1:
+        threads.share(player(), _address(words[0]), runs[0].script.parts, about)
+    else:
+        heads = np.array([len(words), *map(_address, words)], np.int64)
+        threads.share(player("play_each"), _address(heads), len(words), about)
+    return [run.result() for run in runs]
 
 
 FORMS = 32  # of batches that a script is kept ready for: ragged ones may have no end of them
@@ -146,11 +171,12 @@ HERE = "here"  # the base of addresses within the words themselves
 _KEPT = threading.local()
 
 
-def _arena(numbers: int) -> int:
+def _arena(numbers: int, turn: int) -> int:
     """Memory of this thread for the time of a run: the address of so many numbers, at the start of a cache line."""
-    kept = getattr(_KEPT, "arena", None)
+    arenas = _KEPT.__dict__.setdefault("arenas", {})
+    kept = arenas.get(turn)
     if kept is None or kept.numel() < numbers:
-        kept = _KEPT.arena = torch.empty(numbers)
+        kept = arenas[turn] = torch.empty(numbers)
     address: int = kept.data_ptr()
     return address + -address % LINE
 
@@ -243,13 +269,14 @@ OF_SECTION = 7  # words of the head for each section
 
 
 @cache
-def player() -> Any:
+def player(name: str = "play") -> Any:
     """`void play(int64 *head, int64 first, int64 team)`, compiled: what a script does, for a thread of a team.
 
     Parts of a call are done by threads in turn. A thread waits for the others by counting arrivals, in `head[0]`.
+    `play_each`, of how many heads there are and their addresses, plays whole scripts in turn.
     """
     library = objects.library(objects.text("play", _write_player))
-    return library.function("play", ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    return library.function(name, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 def _write_player() -> str:
@@ -278,7 +305,19 @@ def _write_player() -> str:
             with b.if_then(b.and_(waits, b.icmp_signed(">", team, LONG(1)))):
                 _write_wait(w, head, team, yields, pause)
     b.ret_void()
+    _write_play_each(module, function)
     return str(module)
+
+
+def _write_play_each(module: ir.Module, play: ir.Function) -> None:
+    w = Loops(ir.Function(module, play.function_type, "play_each"), Target(1, 1))
+    b, (heads, first, team) = w.b, w.function.args
+    count = b.load(heads, typ=LONG)
+    with w.loop(b.sdiv(b.sub(b.add(count, b.sub(team, LONG(1))), first), team)) as turn:
+        place = b.add(LONG(1), b.add(first, b.mul(turn, team)))
+        head = b.inttoptr(b.load(b.gep(heads, [place], source_etype=LONG), typ=LONG), POINTER)
+        b.call(play, [head, LONG(0), LONG(1)])
+    b.ret_void()
 
 
 def _write_wait(w: Loops, head: Any, team: Any, yields: Any, pause: Any) -> None:
@@ -301,7 +340,7 @@ def _write_wait(w: Loops, head: Any, team: Any, yields: Any, pause: Any) -> None
     b.position_at_end(after)
 
 
-def timed(script: Script, memory: dict[Any, Tensor], extent: Extent) -> float:
+def timed(script: Script, memory: Memory, extent: Extent) -> float:
     """The seconds that it takes with all of its threads."""
     words = script.words(memory, extent)
     return threads.timed(player(), _address(words), script.parts)

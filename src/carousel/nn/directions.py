@@ -12,7 +12,7 @@ from torch import Tensor
 from carousel.cells import Cell
 from carousel.compiler import Engine
 from carousel.nn.shape import Shape
-from carousel.nn.unroll import Layout, run
+from carousel.nn.unroll import Layout, run, run_both
 
 
 class Directions(NamedTuple):
@@ -54,8 +54,13 @@ def run_layers(
         return outputs
 
     def run_layer(first: int, reads: Tensor) -> Tensor:
-        forward = run_cell(first, reads)
-        return forward if reverse is None else shape.merged(forward, reverse(run_cell(first + 1, reverse(reads))))
+        if reverse is None:
+            return run_cell(first, reads)
+        pair, starts = cells[first : first + 2], [layout.sort(state) for state in states[first : first + 2]]
+        found = run_both(pair, [reads, reverse(reads)], layout.sizes, starts, engine=engine)
+        finals.extend(layout.restore(final) for _, final in found)
+        (forward, _), (backward, _) = found
+        return shape.merged(forward, reverse(backward))
 
     layers = [partial(run_layer, first) for first in range(0, len(cells), shape.directions)]
     return shape.through(layers, inputs, training=training), finals
