@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from cell_registry import Case, assert_same, every_cell
 
 from carousel.cells import GRU, LSTM, SLSTM, ProjectedLSTM, cell_class, chrono_, identity_, orthogonal_
+from carousel.cells.initialisation import INITIALISATIONS, initialise_
 from carousel.errors import ConfigError
 from carousel.nn import Recurrent, unroll
 
@@ -95,3 +97,28 @@ def test_chrono_is_refused_where_there_is_nothing_to_set() -> None:
     with pytest.raises(ConfigError) as caught:
         chrono_(LSTM(3, 4), longest=1)
     assert str(caught.value) == "longest: too short to remember (got 1); 2 or more; the steps of a sequence"
+
+
+@pytest.mark.parametrize("name", INITIALISATIONS)
+def test_by_name_each_is_what_it_is_called(name: str) -> None:
+    torch.manual_seed(0)
+    plain = torch.nn.ModuleList([LSTM(3, 4), LSTM(4, 4)])
+    named, by_hand = copy.deepcopy(plain), copy.deepcopy(plain)
+    initialise_(named, name, longest=30, generator=torch.Generator().manual_seed(1))
+    draw = torch.Generator().manual_seed(1)
+    if name == "orthogonal":
+        orthogonal_(by_hand, generator=draw)
+    elif name == "identity":
+        identity_(by_hand)
+    elif name == "chrono":
+        for cell in by_hand:
+            chrono_(cell, 30, generator=draw)
+    for one, other in zip(named.parameters(), by_hand.parameters(), strict=True):
+        assert torch.equal(one, other)
+    changed = any(not torch.equal(a, b) for a, b in zip(named.parameters(), plain.parameters(), strict=True))
+    assert changed == (name != "default")
+
+
+def test_an_unknown_name_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"initialisation: unknown \(got 'ortogonal'\); .*did you mean 'orthogonal'"):
+        initialise_(LSTM(3, 4), "ortogonal")

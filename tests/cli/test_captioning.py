@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_train_leaves_a_run_folder(trained: Path) -> None:
     names = {path.name for path in (trained / "run").iterdir()}
     assert names == {"model.safetensors", "last.ckpt.safetensors", "config.toml", "log.jsonl", "report.html"}
     assert len((trained / "run/log.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_learning_rate_is_looked_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAROUSEL_CACHE", str(trained / "cache"))
+    more = ["--lr-find", "--set", "optimiser=nadam", "--set", "clipping=adaptive", "--set", "initialisation=orthogonal"]
+    arguments = [*train_arguments(trained, *more), "--run", str(trained / "found")]
+    assert main(arguments) == 0
+    assert (trained / "found" / "lr-find.png").read_bytes()[1:4] == b"PNG"
+    settings = tomllib.loads((trained / "found" / "config.toml").read_text())
+    assert 1e-7 <= settings["learning_rate"] <= 0.1 and settings["learning_rate"] != 2e-3
+    assert main([*arguments, "--resume"]) == 0  # with the rate that was found
 
 
 def test_a_run_is_not_overwritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

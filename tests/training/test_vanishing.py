@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from cell_registry import CASES, Case
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
@@ -13,7 +14,6 @@ from carousel.cells import GRU, LSTM, Elman
 from carousel.errors import ConfigError
 from carousel.nn import Recurrent
 from carousel.training.vanishing import Watched, omega
-from tests.cell_registry import CASES, Case
 
 I, H, B, T = 3, 4, 2, 6  # noqa: E741
 

@@ -7,6 +7,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from carousel.cells import cell_class
+from carousel.cells.initialisation import INITIALISATIONS
+from carousel.training import CLIPPINGS, OPTIMISERS, SCHEDULES
+from carousel.training.names import nearest
 
 ImageAt = Literal["init", "pre", "par", "merge"]
 
@@ -33,6 +36,8 @@ class CaptioningConfig(BaseModel):
     )
     flips: bool = Field(True, description="train on mirrored photos too")
 
+    initialisation: str = Field("default", description="of the recurrent weights: " + ", ".join(INITIALISATIONS))
+
     # regularisation
     dropout: float = Field(0.3, ge=0, lt=1, description="on word and image embeddings and on the decoder's outputs")
     feature_dropout: float = Field(0.2, ge=0, lt=1, description="on the image features")
@@ -49,10 +54,17 @@ class CaptioningConfig(BaseModel):
     batch_photos: int = Field(12, ge=1, le=4096, description="photos a step; all captions of a photo go together")
     learning_rate: float = Field(2e-3, gt=0, le=10)
     encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
-    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    optimiser: str = Field("adamw", description="one of torch's, by name: " + ", ".join(OPTIMISERS))
+    schedule: str = Field("one-cycle", description="of the learning rate: " + ", ".join(SCHEDULES))
     weight_decay: float = Field(0.0, ge=0, le=1)
-    clip_norm: float = Field(5.0, gt=0, description="the gradient's norm is cut to this")
+    clipping: str = Field("norm", description="of the gradient: " + ", ".join(CLIPPINGS))
+    clip_norm: float = Field(5.0, gt=0, description="what the gradient's norm, or what `clipping` names, is cut to")
     averaging: float = Field(0.99, ge=0, lt=1, description="decay of the running average of the weights; 0: none")
+    average_after: int = Field(
+        0,
+        ge=0,
+        description="NT-ASGD: average since validation is worse than all but the last so many; 0: as `averaging`",
+    )
     patience: int = Field(5, ge=1, description="stop after this many epochs without a better validation CIDEr")
     mixed_precision: Literal["auto", "on", "off"] = "auto"
     seed: int = Field(0, ge=0, lt=2**31)
@@ -74,6 +86,17 @@ class CaptioningConfig(BaseModel):
         if 11 < block < 16:
             raise ValueError("0 to 11, or 16 for none")
         return block
+
+    @field_validator("optimiser", "schedule", "clipping", "initialisation")
+    @classmethod
+    def _is_named(cls, name: str, field: ValidationInfo) -> str:
+        named = {
+            "optimiser": OPTIMISERS,
+            "schedule": SCHEDULES,
+            "clipping": CLIPPINGS,
+            "initialisation": INITIALISATIONS,
+        }
+        return nearest(str(field.field_name), name, named[str(field.field_name)])  # raises ConfigError
 
     @field_validator("cell")
     @classmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carousel.captioning.config import CaptioningConfig
+from carousel.cells.initialisation import initialise_
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
 from carousel.nn import Recurrent
 
@@ -63,6 +64,7 @@ class NIC(nn.Module):
         self.decoder = Recurrent(
             config.cell, 2 * E if at == "par" else E, H, layers=config.layers, dropout=config.dropout
         )
+        initialise_(self.decoder, config.initialisation, longest=config.max_length + 1)
         outputs = H + E if at == "merge" else H
         self.narrow = nn.Linear(outputs, E, bias=False) if config.tied and outputs != E else nn.Identity()
         self.output = nn.Linear(E if config.tied else outputs, vocabulary)

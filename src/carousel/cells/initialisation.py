@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -98,6 +99,41 @@ def chrono_(cell: CellType, longest: int, *, generator: torch.Generator | None =
         for name, b in gates.items():
             b.copy_(signs[name] * b_f)  # type: ignore[union-attr]
     return cell
+
+
+INITIALISATIONS = ("default", "orthogonal", "identity", "chrono")
+
+
+def initialise_(module: Module, name: str, *, longest: int = 100, generator: torch.Generator | None = None) -> Module:
+    """Initialise all cells by the name of one of these ways; returns the module.
+
+    Args:
+        module: a cell, or anything made of cells.
+        name: "default" leaves everything as it is; the others are the functions here.
+        longest: of the sequences, in steps, for "chrono".
+
+    Raises:
+        ConfigError: there is no such way, or a cell has no such gate.
+
+    >>> from carousel.cells import LSTM
+    >>> cell = initialise_(LSTM(3, 4), "chrono", longest=20)
+    >>> bool((cell.forget.b >= 0).all())
+    True
+    """
+    if name not in INITIALISATIONS:
+        [near] = difflib.get_close_matches(name, INITIALISATIONS, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"initialisation: unknown (got {name!r}); {', '.join(INITIALISATIONS)}; did you mean {near!r}?"
+        )
+    if name == "orthogonal":
+        orthogonal_(module, generator=generator)
+    elif name == "identity":
+        identity_(module)
+    elif name == "chrono":
+        for cell in module.modules():
+            if isinstance(cell, Cell) and not any(isinstance(inner, Cell) for inner in [*cell.modules()][1:]):
+                chrono_(cell, longest, generator=generator)
+    return module
 
 
 def _recurrent_weights(module: nn.Module) -> Iterator[Tensor]:

@@ -29,6 +29,9 @@ def train(
     train_list: Annotated[Path | None, typer.Option(help="Photo names to train on, one a line.")] = None,
     val_list: Annotated[Path | None, typer.Option(help="Photo names to validate on.")] = None,
     test_list: Annotated[Path | None, typer.Option(help="Photo names to keep for evaluation.")] = None,
+    lr_find: Annotated[
+        bool, typer.Option("--lr-find", help="Look for a learning rate first, by a range test, and train with it.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; by default torch's choice.")] = None,
     list_settings: Annotated[
         bool,
@@ -59,6 +62,7 @@ def train(
         resume=resume,
         start_from=start_from,
         config=chosen,
+        lr_find=lr_find,
     )
     print(f"{run / 'model.safetensors'}\n{run / 'report.html'}")
 

@@ -19,6 +19,7 @@ def curves_png(
     y: str,
     levels: Mapping[str, float] | None = None,
     log: bool = False,
+    log_x: bool = False,
 ) -> bytes:
     """A PNG with a curve for each name: the mean of its lines, and a band between the extremes.
 
@@ -26,7 +27,7 @@ def curves_png(
 
     Args:
         levels: horizontal lines by name, such as baselines.
-        log: whether y is logarithmic; only where all is positive.
+        log, log_x: whether y, or x, is logarithmic; y only where all is positive.
 
     >>> curves_png({"gru": [[(0, 1.0), (1, 0.5)]]}, title="adding", x="steps", y="loss")[1:4]
     b'PNG'
@@ -54,6 +55,8 @@ def curves_png(
         axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="#555555")
     if log and min([*smallest, *(levels or {}).values()], default=0.0) > 0:
         axes.set_yscale("log")
+    if log_x:
+        axes.set_xscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=11)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,8 @@ from carousel.metrics.diversity import sentence_hashes
 from carousel.metrics.words import normalise
 from carousel.reports.training import write_training_report
 from carousel.tasks.inspection import Inspection
-from carousel.training import Loss, Plan, RunFolder, epoch_order, fit, generator
+from carousel.training import Loss, Plan, RunFolder, autocast, epoch_order, fit, generator, write_atomically
+from carousel.training.lr_find import lr_find as range_test
 from carousel.training.progress import LiveProgress
 from carousel.vision.feature_cache import cached_features
 from carousel.vision.photo import read_photo
@@ -199,9 +201,15 @@ class CaptioningTask:
             parts = [self.encoder.upper(lower[i : i + batch].float()) for i in range(0, len(lower), batch)]
         return torch.cat(parts).clone()
 
-    def loss(self, epoch: int, step: int) -> Loss:
+    def _photos(self, epoch: int, step: int) -> list[int]:
         size = self.config.batch_photos
-        photos = epoch_order(len(self.train.files), self.config.seed, epoch)[step * size : (step + 1) * size]
+        return epoch_order(len(self.train.files), self.config.seed, epoch)[step * size : (step + 1) * size]
+
+    def batch_name(self, epoch: int, step: int) -> str:
+        return ", ".join(self.train.files[photo] for photo in self._photos(epoch, step))
+
+    def loss(self, epoch: int, step: int) -> Loss:
+        photos = self._photos(epoch, step)
         features = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
         if self.config.loss == "self-critical":
             return self._self_critical(photos, features, epoch, step)
@@ -302,6 +310,7 @@ def train(
     resume: bool = False,
     start_from: str | Path | None = None,
     config: CaptioningConfig | None = None,
+    lr_find: bool = False,
     progress: LiveProgress | None = None,
 ) -> Captioner:
     """Train on a captioned-photo data set; the best model is returned, and stands in the run folder.
@@ -314,6 +323,8 @@ def train(
         resume: go on with the run in that folder.
         start_from: a model file to begin with, of the same shape, whose vocabulary is kept.
         config: every setting; see `CaptioningConfig`.
+        lr_find: look for a learning rate first, see `carousel.training.lr_find`, and train with that; leaves
+            lr-find.png in the run folder.
 
     Raises `DataError`, `PhotoError`, `ConfigError` for what is wrong with the input, before training begins, and
     `Interrupted` and `TrainingDiverged` as `fit` says.
@@ -333,13 +344,19 @@ def train(
                 "the encoder learns from the start, and can drift before the decoder reads it; better train with it"
             )
             live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
+        if lr_find:
+            config = config.model_copy(update={"learning_rate": found_rate(task, folder, live, resume=resume)})
+            task.config = config
         plan = Plan(
             epochs=config.epochs,
             objective="cider",
+            optimiser=config.optimiser,
             schedule=config.schedule,
             weight_decay=config.weight_decay,
+            clipping=config.clipping,
             clip_norm=config.clip_norm,
             averaging=config.averaging,
+            average_after=config.average_after,
             patience=config.patience,
             mixed_precision=config.mixed_precision,
             seed=config.seed,
@@ -358,6 +375,31 @@ def train(
         best_epoch=int(best["epoch"]),
     )
     return Captioner.load(folder.model)
+
+
+def found_rate(task: CaptioningTask, folder: RunFolder, live: LiveProgress, *, resume: bool) -> float:
+    """The learning rate that a range test suggests; that which the run began with, to resume it."""
+    if resume:
+        return float(tomllib.loads(folder.config.read_text(encoding="utf-8"))["learning_rate"])
+    config = task.config
+
+    def loss(step: int) -> Tensor:
+        with autocast(config.mixed_precision):
+            return task.loss(0, step % task.steps).mean
+
+    live.tell("looking for a learning rate")
+    test = range_test(
+        task.model,
+        loss,
+        optimiser=config.optimiser,
+        clip=config.clip_norm if config.clipping == "norm" else None,
+        groups=task.parameter_groups(),
+        seed=config.seed,
+    )
+    picture = folder.path / "lr-find.png"
+    write_atomically(picture, test.png())
+    live.tell(f"{picture}: the loss is least about {10 * test.suggestion:.2g}; training with {test.suggestion:.2g}")
+    return float(f"{test.suggestion:.3g}")
 
 
 class Evaluation(NamedTuple):
