@@ -13,7 +13,8 @@ import torch
 from cell_registry import CASES, Case
 from PIL import Image
 
-from carousel.diagnostics import diagnose, write_inspection
+from carousel.diagnostics import Gate, LayerDiagnosis, diagnose, write_inspection
+from carousel.diagnostics.pictures import gate_picture
 from carousel.nn import Recurrent
 
 ALWAYS = {"gradients.png", "states.png"}
@@ -78,10 +79,16 @@ def test_colours_are_those_of_the_state(tmp_path: Path) -> None:
     }
 
 
-def test_long_sequences_and_gates_that_differ_in_size_are_drawn(tmp_path: Path) -> None:
-    network = Recurrent("lstm-projected", 3, 6, projection_size=2)
-    html = page(tmp_path, network, torch.randn(60, 2, 3), torch.tensor([60, 50]))
+def test_long_sequences_are_drawn(tmp_path: Path) -> None:
+    html = page(tmp_path, Recurrent("lstm", 3, 6), torch.randn(60, 2, 3), torch.tensor([60, 50]))
     assert "How open the gates are" in html and (tmp_path / "gates.png").exists()
+
+
+def test_gates_of_another_size_than_that_which_sorts_are_left_out() -> None:
+    real = torch.ones(4, 2, dtype=torch.bool)
+    gates = [Gate(name, "sigmoid", torch.rand(4, 2, units), real) for name, units in (("f", 6), ("o", 3))]
+    layer = LayerDiagnosis("layer 1", torch.tensor([4, 4]), {"h": torch.rand(4, 2, 6)}, gates, {}, None, {})
+    assert gate_picture(layer, 0) is not None
 
 
 def test_the_code_of_the_document_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ def test_the_jacobian_of_an_lstm_without_recurrent_weights_is_its_forget_gate() 
 def test_the_jacobian_is_that_of_autograd() -> None:
     cell = LSTM(3, 4).double()
     layer = observed(cell)
-    (found,) = state_jacobians(layer, states=1)  # type: ignore[misc]
-    x, state = layer.inputs[:1].detach(), layer.before[0]
+    _, found = state_jacobians(layer, states=2)  # type: ignore[misc]
+    x, state = layer.inputs[-1:].detach(), layer.before[-1]  # the last step of the longest sequence
     expected = torch.autograd.functional.jacobian(
         lambda h, c: torch.cat(cell.step(x, cell.State(h, c)), 1), (state.h[:1].detach(), state.c[:1].detach())
     )
