@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from carousel.captioning import NIC
 from carousel.cli import main
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
@@ -76,6 +77,24 @@ def test_a_learning_rate_is_looked_for(trained: Path, monkeypatch: pytest.Monkey
     settings = tomllib.loads((trained / "found" / "config.toml").read_text())
     assert 1e-7 <= settings["learning_rate"] <= 0.1 and settings["learning_rate"] != 2e-3
     assert main([*arguments, "--resume"]) == 0  # with the rate that was found
+
+
+def test_a_loss_that_is_not_finite_is_one_line_with_its_photos(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAROUSEL_CACHE", str(trained / "cache"))
+    plain, calls = NIC.forward, list[int]()
+
+    def spoilt(self: NIC, *arguments: Any) -> Any:
+        calls.append(1)
+        return plain(self, *arguments) * (float("nan") if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(NIC, "forward", spoilt)
+    assert main([*train_arguments(trained), "--run", str(trained / "diverged")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "the loss is not finite (got nan in epoch 1, step 2; first bad gradient: none) on train-" in last
+    assert ".png; training stopped before the update, the last checkpoint stands" in last
+    assert (trained / "diverged" / "last.ckpt.safetensors").exists()
 
 
 def test_a_run_is_not_overwritten(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

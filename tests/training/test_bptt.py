@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import carousel
 from carousel.cells import LSTM
@@ -198,6 +199,27 @@ def test_dropout_is_the_same_when_it_is_computed_again() -> None:
     assert torch.equal(found[0][1], found[1][1])
 
 
+def test_mixed_precision_is_the_same_when_it_is_computed_again() -> None:
+    found = []
+    for recompute, resumed in ((None, False), (12, False), (None, True)):
+        model, (inputs, targets) = Model(), data()
+        truncated = BPTT(model, model, k1=12, k2=24, recompute=recompute)
+        for piece in cut(inputs, targets, 12):
+            if resumed:
+                kept, truncated = truncated.state_dict(), BPTT(model, model, k1=12, k2=24)
+                truncated.load_state_dict(kept)
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = truncated(piece)
+            loss.backward()
+        found.append(gradients(model))
+    plain = Model()
+    BPTT(plain, plain, k1=T)(Piece(*data())).backward()
+    assert any(not torch.equal(found[0][name], g) for name, g in gradients(plain).items())
+    for other in found[1:]:
+        assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
 def test_without_gradients_nothing_is_kept_and_the_state_goes_on() -> None:
     model, (inputs, targets) = Model(), data()
     truncated = BPTT(model, model, k1=4, k2=12)
@@ -358,6 +380,33 @@ def bytes_saved(run: Any) -> int:
     gc.collect()
     assert held == 0  # and nothing is left
     return most
+
+
+class Counted(TorchDispatchMode):
+    """How many operations there are."""
+
+    def __enter__(self) -> Any:
+        self.operations = 0
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_carrying_the_state_costs_no_more_than_to_detach_it() -> None:
+    """Against chunks that are each given a state; for the times see benchmarks/truncated_bptt.py."""
+    model, pieces = Model(), list(cut(*data(64), 8))
+    truncated, state = BPTT(model, model, k1=8), model(pieces[0], None)[1]
+    state = tuple(type(layer)(*(field.detach() for field in layer)) for layer in state)
+    truncated(pieces[0]).backward()
+    with Counted() as chunks:
+        for piece in pieces:
+            model(piece, state)[0].backward()
+    with Counted() as carried:
+        for piece in pieces:
+            truncated(piece).backward()
+    assert carried.operations - chunks.operations == len(pieces) * 2 * 2  # layers, fields
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:

@@ -59,7 +59,9 @@ class BPTT:
 
     Notes:
         Where a piece is computed in parts (k2 > k1, k2 < k1, `recompute`), call `backward()`: `torch.autograd.grad` is
-        refused. `state` is what the last piece ended with, without its history; `reset` begins another sequence.
+        refused. With `recompute` a forward pass updates buffers (batch normalisation) twice.
+
+    `state` is what the last piece ended with, without its history; `reset` begins another sequence.
 
     >>> from carousel.nn import Recurrent
     >>> from carousel.training import Columns
@@ -204,6 +206,7 @@ class _Part:
         """Compute the loss and the end; keep what the backward pass needs, or with `recompute` what it begins with."""
         self.start = map_state(lambda field: _leaf(field, follows is not None), state)
         self.drawn = _random_state()
+        self.cast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
         with torch.set_grad_enabled(keep and not self.bptt.recompute):
             loss, self.end = self.run()
         if loss.requires_grad:
@@ -218,7 +221,7 @@ class _Part:
         """From dL/dloss and dL/dend to dL/dstart; gradients of the weights are added to theirs."""
         loss, end = self.loss, self.end
         if loss is None:
-            with torch.enable_grad(), _drawing(self.drawn):
+            with torch.enable_grad(), _drawing(self.drawn), _casting(self.cast):
                 loss, end = self.run()
         pairs = [(loss, gradient)] if self.new else []
         if further is not None:
@@ -232,6 +235,8 @@ class _Part:
 
     def tensors(self) -> dict[str, Tensor]:
         found = {name: t for name, t in self.piece._asdict().items() if t is not None} | {"drawn": self.drawn[0]}
+        if self.cast is not None:
+            found["cast"] = torch.zeros(1, dtype=self.cast)
         found |= {f"weights.{name}": copy for name, copy in self.copies.items()}
         return found | {f"drawn.{k}": state for k, state in enumerate(self.drawn[1:])} | carried("start", self.start)
 
@@ -247,7 +252,8 @@ class _Part:
         part, drawn = cls(bptt, piece, copies), [tensors["drawn"]]
         while f"drawn.{len(drawn) - 1}" in tensors:
             drawn.append(tensors[f"drawn.{len(drawn) - 1}"])
-        with torch.enable_grad(), _drawing(drawn):
+        cast = tensors["cast"].dtype if "cast" in tensors else None
+        with torch.enable_grad(), _drawing(drawn), _casting(cast):
             part.begin(given_back("start", tensors), follows, keep=True)
         part.new, part.drawn = False, drawn
         return part
@@ -318,6 +324,11 @@ def _reads(module: nn.Module, copies: Mapping[str, Tensor]) -> Iterator[None]:
 def _random_state() -> list[Tensor]:
     of_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return [torch.get_rng_state(), *of_devices]
+
+
+def _casting(dtype: torch.dtype | None) -> torch.autocast:
+    """Mixed precision, or none, as it was when a part was first computed."""
+    return torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 @contextmanager
