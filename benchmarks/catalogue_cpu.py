@@ -52,8 +52,8 @@ from carousel.compiler.engine import known
 
 ROWS = range(1, 5)
 SIZES, BATCH, JUDGED = (64, 128, 256), 32, 128
-# Gradients through a layer norm of what is still zero are large, and so are their errors in float32: for the LSTM with layer
-# norms, at H = 128, 2e-3 of the largest compiled, 6e-4 step by step, against float64.
+# Gradients through a layer norm of what is still zero are large, and so are their errors in float32: for the LSTM with
+# layer norms, at H = 128, 2e-3 of the largest compiled, 6e-4 step by step, against float64.
 TOLERANCE = 1e-2
 PER_FLOP, EAGER, SCAN, TORCHRECURRENT = (1.3, 1.1), (2.5, 4.0), (2.0, None), (3.0, None)
 IN_TORCHRECURRENT = {
