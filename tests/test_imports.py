@@ -25,7 +25,7 @@ ORDER = """
     training decoding
     captioning
     tasks
-    diagnostics export
+    diagnostics export reading_list
     carousel
     web cli
     __main__

@@ -7,6 +7,7 @@
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
     carousel.explain(model)                         what the compiler made of a recurrence
     carousel.compare("series.jsonl", ["lstm", "gru"])   which recurrence suits your sequences
+    carousel.reproduce("embedded-reber")            a paper's experiment, beside what the paper says
     carousel.check_cell(MyCell)                     the tests of a recurrence of your own
     carousel.inspect("runs/captioner", "captions.jsonl")    what goes on inside a trained network
 
@@ -26,6 +27,7 @@ _PUBLIC = {
     "evaluate": "carousel.tasks.captioning",
     "compare": "carousel.tasks.comparison",
     "inspect": "carousel.diagnostics.inspection",
+    "reproduce": "carousel.reading_list",
     "Captioner": "carousel.captioning",
     "CaptioningConfig": "carousel.captioning",
     "Decoding": "carousel.captioning",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
         trajectory,
         unroll,
     )
+    from carousel.reading_list import reproduce
     from carousel.tasks.captioning import caption, evaluate, train
     from carousel.tasks.comparison import compare
 
@@ -90,6 +93,7 @@ __all__ = [
     "evaluate",
     "explain",
     "inspect",
+    "reproduce",
     "train",
     "trajectory",
     "unroll",

@@ -14,11 +14,20 @@ from typing import Annotated
 import typer
 
 from carousel import __version__
-from carousel.cli import caption, cells, compare, doctor, evaluate, inspect, train
+from carousel.cli import caption, cells, compare, doctor, evaluate, inspect, reproduce, train
 from carousel.errors import CarouselError
 
 # Every verb, in the order in which `carousel --help` lists them: one line here and one file beside this one.
-VERBS = (caption.caption, train.train, evaluate.evaluate, cells.cells, compare.compare, inspect.inspect, doctor.doctor)
+VERBS = (
+    caption.caption,
+    train.train,
+    evaluate.evaluate,
+    cells.cells,
+    compare.compare,
+    inspect.inspect,
+    reproduce.reproduce,
+    doctor.doctor,
+)
 
 app = typer.Typer(
     name="carousel",

@@ -1,0 +1,151 @@
+"""An experiment of a paper: conditions, each tried with several seeds, and what the paper says of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from carousel.cells.cell import Affine
+from carousel.nn import Recurrent
+from carousel.training.memory import keep_freed_memory
+from carousel.training.seeding import derived_seed
+
+Points: TypeAlias = list[tuple[float, float]]
+Trial: TypeAlias = "Callable[[int, int | None], Outcome]"  # of a seed and a limit of sequences
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one trial: whether the paper's criterion was met, after how many sequences, and the last score."""
+
+    solved: bool
+    sequences: int
+    seconds: float
+    score: float
+    curve: Points  # the score by sequences
+    drawn: Points = field(default_factory=list)  # what to draw instead, such as the norms of states
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A row of the table: what is tried, and what the paper found, in words; empty where no figure could be checked."""
+
+    name: str
+    paper: str
+    trial: Trial
+    trials: int = 10
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What one section of a paper tries.
+
+    Args:
+        score: what `Outcome.score` is.
+        sequences: what is counted: "sequences" or, of streams, "symbols".
+        draw: the axes of `Outcome.drawn`, (x, y), where that is the figure; else it is the share of solved trials.
+    """
+
+    name: str
+    paper: str
+    about: str  # the task, when a trial counts as solved, and where we deviate from the paper
+    score: str
+    conditions: Sequence[Condition]
+    sequences: str = "sequences"
+    draw: tuple[str, str] | None = None
+
+
+class Network(nn.Module):
+    """A recurrent layer with a linear readout of each step, or of one step for each sequence.
+
+    Args:
+        shortcut: the readout sees the inputs too, as where "each layer receives connections from all layers below".
+
+    >>> network = Network("lstm", 3, 4, 2)
+    >>> network(torch.zeros(5, 1, 3)).shape, network(torch.zeros(5, 1, 3), torch.tensor([4])).shape
+    (torch.Size([5, 1, 2]), torch.Size([1, 2]))
+    """
+
+    def __init__(self, cell: str, inputs: int, hidden: int, outputs: int, *, shortcut: bool = False, **options: Any):
+        super().__init__()
+        self.recurrent, self.shortcut = Recurrent(cell, inputs, hidden, **options), shortcut
+        self.readout = nn.Linear(hidden + inputs * shortcut, outputs)
+
+    def forward(self, inputs: Tensor, ends: Tensor | None = None) -> Tensor:
+        """Padding after a sequence's end is computed and not read: cheaper than packing where lengths differ little."""
+        return self.read(inputs, self.recurrent(inputs)[0], ends)
+
+    def read(self, inputs: Tensor, outputs: Tensor, ends: Tensor | None = None) -> Tensor:
+        seen = torch.cat([outputs, inputs], dim=-1) if self.shortcut else outputs
+        if ends is not None:
+            seen = seen[ends, torch.arange(len(ends))]
+        said: Tensor = self.readout(seen)
+        return said
+
+
+def network(seed: int, *arguments: Any, **options: Any) -> Network:
+    """A `Network` whose first weights follow from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "weights"))
+        return Network(*arguments, **options)
+
+
+def hold(model: Network, input_bias: float, forget_bias: float) -> Network:
+    """Set the gates to hold what is in memory, against its drift: section 4 of Hochreiter and Schmidhuber 1997."""
+    for cell in model.recurrent.cells:
+        for gate, bias in ((cell.input, input_bias), (cell.forget, forget_bias)):
+            assert isinstance(gate, Affine) and gate.b is not None
+            nn.init.constant_(gate.b, bias)
+    return model
+
+
+def learn(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    test: Callable[[], tuple[bool, float]],
+    *,
+    batch: int,
+    limit: int,
+    every: int,
+    learning_rate: float,
+    clip: float = 1.0,
+    decay: bool = False,
+) -> Outcome:
+    """Train with Adam until the criterion is met, or for `limit` sequences.
+
+        for step in count():
+            loss(step).backward(); clip; optimiser.step()
+            every `every` steps: solved, score = test()
+
+    Seconds are of training and tests, without compiling; on one thread of the processor's own.
+
+    Args:
+        batch: sequences a step, by which they are counted.
+        decay: let the learning rate fall to 0 along a line.
+    """
+    keep_freed_memory()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    parameters = list(model.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    loss(0).backward()  # type: ignore[no-untyped-call]  # compiles
+    began, curve, solved = clock(), [], False
+    steps = max(1, limit // batch)
+    for step in range(steps):
+        if decay:
+            optimiser.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        optimiser.zero_grad()
+        loss(step).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, clip)
+        optimiser.step()
+        if (step + 1) % every == 0 or step + 1 == steps:
+            with torch.no_grad():
+                solved, score = test()
+            curve.append((float((step + 1) * batch), score))
+            if solved:
+                break
+    return Outcome(solved, int(curve[-1][0]), clock() - began, curve[-1][1], curve)

@@ -1,0 +1,99 @@
+"""Gers, Schmidhuber and Cummins 2000, Learning to forget: continual prediction with LSTM, Neural Computation 12(10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from carousel.reading_list.experiment import Condition, Experiment, Outcome, Points, learn, network
+from carousel.reading_list.reber import SYMBOLS, Symbol, coins, one_hot, predicted, reber
+from carousel.training import BPTT, Piece
+from carousel.training.seeding import generator
+
+PAPER = "Gers, Schmidhuber and Cummins 2000, Neural Computation 12(10)"
+STREAMS, STEPS, PIECE = 10, 10_000, 50
+
+
+def endless(generator: torch.Generator) -> Iterator[Symbol]:
+    """Embedded Reber strings one after the other, with nothing to tell where one ends."""
+    drawn = coins(generator)
+    while True:
+        yield from reber(drawn)
+
+
+def streams(count: int, *seed: int | str) -> Iterator[tuple[Tensor, Tensor]]:
+    """`count` streams side by side, piece by piece: inputs and what may follow, (50, B, 7) each."""
+    sources = [endless(generator("continual", *seed, k)) for k in range(count)]
+    while True:
+        pieces = [one_hot(islice(source, PIECE)) for source in sources]
+        yield torch.stack([piece[0] for piece in pieces], 1), torch.stack([piece[1] for piece in pieces], 1)
+
+
+def closing(inputs: Tensor, legal: Tensor) -> Tensor:
+    """Where the next symbol is the one to be remembered: the string within has ended, and either T or P is right."""
+    E, T, P = (SYMBOLS.index(symbol) for symbol in "ETP")
+    return (inputs[..., E] == 1) & ((legal[..., T] == 1) | (legal[..., P] == 1))
+
+
+def continual(cell: str, seed: int, limit: int | None = None) -> Outcome:
+    model, batch = network(seed, cell, 7, 8, 7), 8
+    source = streams(batch, "train", seed)
+
+    def forward(piece: Piece, state: Any) -> tuple[Tensor, Any]:
+        outputs, state = model.recurrent(piece.inputs, state)
+        said = model.readout(outputs)
+        return F.binary_cross_entropy_with_logits(said, piece.targets), state
+
+    bptt = BPTT(forward, model, k1=PIECE)
+
+    def loss(step: int) -> Tensor:
+        return bptt(Piece(*next(source)))
+
+    norms: Points = []
+
+    def right() -> tuple[bool, float]:
+        state, hits, asked, wrong = None, 0, 0, 0
+        norms.clear()
+        for k, (inputs, legal) in enumerate(islice(streams(STREAMS, "test"), STEPS // PIECE)):
+            outputs, state = model.recurrent(inputs, state)
+            found, matters = predicted(model.readout(outputs), legal), closing(inputs, legal)
+            hits, asked = hits + int((found & matters).sum()), asked + int(matters.sum())
+            wrong += int((~found).sum())
+            if k % 5 == 4:
+                norms.append((float((k + 1) * PIECE), float(state[0].c.norm(dim=1).mean())))
+        return wrong == 0, hits / asked
+
+    symbols = batch * PIECE
+    outcome = learn(
+        model, loss, right, batch=symbols, limit=limit or 1_200_000, every=500, learning_rate=0.01, decay=True
+    )
+    return replace(outcome, drawn=list(norms))
+
+
+EXPERIMENTS = [
+    Experiment(
+        name="continual-reber",
+        paper=PAPER,
+        about=(
+            "Continual embedded Reber grammar: strings one after the other, never a reset. Score: the share of right "
+            f"predictions of the symbol before last, the one to be remembered, in {STREAMS} test streams of {STEPS:,} "
+            "symbols; solved: not one wrong prediction in all of them, of any symbol. 8 cells; Adam with a falling "
+            f"rate on 8 streams at once, truncated BPTT over {PIECE} steps; the paper trained after every symbol, on "
+            "one stream until its first error."
+        ),
+        score="share right",
+        sequences="symbols",
+        conditions=[
+            Condition("forget gates", "18% of runs perfect, 62% with a falling rate", partial(continual, "lstm")),
+            Condition("no forget gates", "0% perfect", partial(continual, "lstm-1997")),
+        ],
+        draw=("test symbols", "norm of the state c"),
+    )
+]
