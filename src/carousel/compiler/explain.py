@@ -16,7 +16,7 @@ from carousel.compiler.engine import against, known
 from carousel.compiler.equations import Equations, equations
 from carousel.compiler.graph import POINTWISE, Node
 from carousel.compiler.plan import Pass, Plan, plan
-from carousel.compiler.trace import Recurrence, Unsupported
+from carousel.compiler.trace import Product, Recurrence, Unsupported
 from carousel.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ class Work:
     pointwise_forward: int  # instructions of elementwise arithmetic, had vectors one element; roughly
     pointwise_backward: int
     kept: int  # bytes that the loop keeps for its derivative: all fields and gates
-    inputs: int  # bytes of what was computed before the loop, kept as well
+    inputs: int  # bytes of what was computed before the loop and is kept as well
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class CellExplanation:
             "one step of one sequence": [
                 f"forward   {work.forward:,} FLOPs in products, about {work.pointwise_forward:,} elementwise",
                 f"backward  {work.backward:,} FLOPs in products, about {work.pointwise_backward:,} elementwise",
-                f"keeps     {work.kept:,} bytes for the backward loop, besides {work.inputs:,} of inputs",
+                f"keeps     {work.kept:,} bytes for the backward loop"
+                + (f", besides {work.inputs:,} of inputs" if work.inputs else ""),
             ],
         }
         for title, section in sections.items():
@@ -107,7 +108,7 @@ def explain(module: nn.Module) -> Explanation:
       one step of one sequence
         forward   168 FLOPs in products, about ... elementwise
         backward  336 FLOPs in products, about ... elementwise
-        keeps     80 bytes for the backward loop, besides 48 of inputs
+        keeps     80 bytes for the backward loop
     """
     found = [_explained(*one) for one in _cells(module)]
     if not found:
@@ -180,7 +181,10 @@ def _pass(one: Pass) -> str:
 
 def _work(cell: Cell, recurrence: Recurrence, plans: Plans) -> Work:
     nodes, back = recurrence.graph.used(recurrence.state), plans.derivative
-    before_forward, before_backward, inputs = _before(cell, recurrence)
+    graph = recurrence.graph
+    saved = [graph.nodes[node.attr] for node in back.graph.used(back.results) if node.op == "saved"]
+    again = {node.attr[0] for node in saved if node.op == "input"}
+    before_forward, before_backward, inputs = _before(cell, recurrence, again)
     loop = sum(_product(node) for node in nodes)
     return Work(
         before_forward + loop,
@@ -200,8 +204,11 @@ def _pointwise(nodes: list[Node]) -> int:
     return sum(POINTWISE.get(node.op, 0) * max(node.width, 1) for node in nodes)
 
 
-def _before(cell: Cell, recurrence: Recurrence) -> tuple[int, int, int]:
-    """Of the prologue: FLOPs forward and backward for each row, and the columns of what it computes."""
+def _before(cell: Cell, recurrence: Recurrence, again: set[int]) -> tuple[int, int, int]:
+    """Of the prologue: FLOPs forward and backward for each row, and the columns of what is kept of it.
+
+    Products of the input are kept only where the backward loop reads them, `again`.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -214,7 +221,9 @@ def _before(cell: Cell, recurrence: Recurrence) -> tuple[int, int, int]:
         if wanted:
             torch.autograd.backward(wanted, [torch.zeros_like(tensor) for tensor in wanted], inputs=[x, *_leaves(cell)])
         backward = counter.get_total_flops() - forward
-    return forward // rows, backward // rows, sum(tensor.shape[1] for tensor in operands.inputs)
+        factors = recurrence.factors(cell, x).inputs
+    kept = [k for k, one in enumerate(factors) if k in again or not isinstance(one, Product)]
+    return forward // rows, backward // rows, sum(operands.inputs[k].shape[1] for k in kept)
 
 
 def _leaves(cell: Cell) -> list[Tensor]:
