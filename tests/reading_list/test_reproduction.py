@@ -12,6 +12,7 @@ from carousel.reading_list import EXPERIMENTS, PAPERS, Condition, Experiment, Ou
 from carousel.reading_list.experiment import Network, hold, learn, network
 from carousel.reading_list.gers_2001 import reach
 from carousel.reading_list.hochreiter_1997 import Batch, off_the_mean, squared_error, wrong_classes
+from carousel.reading_list.reproduction import _solved
 
 SOLVED = Outcome(True, 100, 1.0, 0.0, [(50.0, 0.5), (100.0, 0.0)])
 
@@ -125,6 +126,12 @@ def test_the_table_counts_what_was_solved() -> None:
     assert (
         "| one | the paper's | 2 of 3 |" in made({0: SOLVED, 1: missed, 2: replace(SOLVED, sequences=200)}).markdown()
     )
+
+
+def test_the_figure_is_a_staircase() -> None:
+    missed = replace(SOLVED, solved=False, sequences=900)
+    stairs = _solved([replace(SOLVED, sequences=200), SOLVED, SOLVED, missed])
+    assert stairs == [(0, 0), (99.5, 0), (100, 0.5), (199.5, 0.5), (200, 0.75), (901, 0.75)]
 
 
 def test_finished_trials_are_kept(tmp_path: Path) -> None:

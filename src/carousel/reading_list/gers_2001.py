@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from carousel.reading_list.experiment import Condition, Experiment, Network, Outcome, learn, network
+from carousel.reading_list.experiment import Condition, Experiment, Network, Outcome, hold, learn, network
 
 PAPER = "Gers and Schmidhuber 2001, IEEE Transactions on Neural Networks 12(6)"
 TRAINED, ASKED = 10, 1000
@@ -48,7 +48,7 @@ def reach(model: Network, letters: int, most: int = ASKED) -> int:
 
 
 def counting(letters: int, cell: str, wanted: int, seed: int, limit: int | None = None) -> Outcome:
-    model = network(seed, cell, letters + 1, 2 * (letters - 1), letters + 1)
+    model = hold(network(seed, cell, letters + 1, 2 * (letters - 1), letters + 1), input_bias=2.0, forget_bias=10.0)
     inputs, legal, real = counted(letters, range(1, TRAINED + 1))
 
     def loss(step: int) -> Tensor:
@@ -59,9 +59,9 @@ def counting(letters: int, cell: str, wanted: int, seed: int, limit: int | None 
         loss,
         lambda: (False, float(reach(model, letters))),
         batch=TRAINED,
-        limit=limit or 60_000,
-        every=1000,
-        learning_rate=0.02,
+        limit=limit or 20_000,
+        every=250,
+        learning_rate=0.03,
         decay=True,
     )
     return replace(outcome, solved=outcome.score >= wanted, drawn=outcome.curve)

@@ -279,7 +279,7 @@ EXPERIMENTS = [
             "and 16 cells; the paper's had none and 4 to 6."
         ),
         score="share of test strings wrong",
-        conditions=[Condition("lstm", "97 to 100%, 8,440 to 39,740 sequences", embedded_reber, trials=30)],
+        conditions=[Condition("lstm", "97 to 100% of 30, 8,440 to 39,740 sequences", embedded_reber, trials=30)],
     ),
     Experiment(
         name="long-lag",
@@ -334,7 +334,7 @@ EXPERIMENTS = [
         ),
         score="squared error",
         conditions=[
-            Condition(f"T = {length}", f"10 of 10, {count:,} sequences", partial(arithmetic, additions, length))
+            Condition(f"T = {length}", f"{count:,} sequences (10 trials)", partial(arithmetic, additions, length))
             for length, count in ((100, 74_000), (500, 209_000), (1000, 853_000))
         ],
     ),
@@ -359,8 +359,8 @@ EXPERIMENTS = [
         ),
         score="share wrong",
         conditions=[
-            Condition("two symbols (6a)", "20 of 20, 31,390 sequences", partial(order, (10, 50))),
-            Condition("three symbols (6b)", "10 of 10, 571,100 sequences", partial(order, (10, 33, 66))),
+            Condition("two symbols (6a)", "31,390 sequences (20 trials)", partial(order, (10, 50))),
+            Condition("three symbols (6b)", "571,100 sequences (10 trials)", partial(order, (10, 33, 66))),
         ],
     ),
 ]

@@ -6,6 +6,7 @@ import difflib
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,8 +193,8 @@ def _summary(found: Sequence[Outcome]) -> tuple[str, ...]:
 def _solved(found: Sequence[Outcome]) -> Points:
     """The share of trials that were solved, by sequences: a staircase."""
     share, line = 0.0, [(0.0, 0.0)]
-    for sequences in sorted(outcome.sequences for outcome in found if outcome.solved):
-        line += [(sequences - 0.5, share), (sequences, share := share + 1 / len(found))]
+    for sequences, trials in sorted(Counter(outcome.sequences for outcome in found if outcome.solved).items()):
+        line += [(sequences - 0.5, share), (float(sequences), share := share + trials / len(found))]
     return [*line, (max(outcome.sequences for outcome in found) + 1.0, share)]
 
 
