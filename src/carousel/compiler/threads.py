@@ -47,7 +47,8 @@ class Trial:
 
     @property
     def settled(self) -> bool:
-        return self.calls >= WARM + TRIED or LONG < min(self.best.values()) <= max(self.best.values()) < math.inf
+        long = LONG < min(self.best.values()) <= max(self.best.values()) < math.inf
+        return self.calls >= (TRIED if long else WARM + TRIED)
 
     @property
     def together(self) -> bool:
@@ -58,12 +59,12 @@ class Trial:
         if WARM <= self.calls < WARM + TRIED or (seconds > LONG and not self.settled):
             self.best[together] = min(self.best[together], seconds)
         self.calls += 1
-        if self.calls == AGAIN:
+        if self.calls == (AGAIN // 10 if seconds > LONG else AGAIN):
             self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
 
 
 WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
-LONG = 0.01  # seconds: of work that takes longer, one call of each kind says enough
+LONG = 0.01  # seconds: work that takes longer needs no warming up, and is asked anew ten times as often
 TRIALS: dict[Any, Trial] = {}
 
 
