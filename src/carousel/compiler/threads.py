@@ -48,7 +48,7 @@ class Trial:
     @property
     def settled(self) -> bool:
         long = LONG < min(self.best.values()) <= max(self.best.values()) < math.inf
-        return self.calls >= (TRIED if long else WARM + TRIED)
+        return long or self.calls >= WARM + TRIED
 
     @property
     def together(self) -> bool:
@@ -59,12 +59,18 @@ class Trial:
         if WARM <= self.calls < WARM + TRIED or (seconds > LONG and not self.settled):
             self.best[together] = min(self.best[together], seconds)
         self.calls += 1
-        if self.calls == (AGAIN // 10 if seconds > LONG else AGAIN):
+        if self.calls == self.again(seconds):
             self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
+
+    def again(self, seconds: float) -> int:
+        """After how many calls all is asked anew: of long work soon if all threads seemed the slower way."""
+        if seconds < LONG:
+            return AGAIN
+        return AGAIN // 10 if self.best[True] <= self.best[False] else AGAIN // 100
 
 
 WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
-LONG = 0.01  # seconds: work that takes longer needs no warming up, and is asked anew ten times as often
+LONG = 0.01  # seconds: of work that takes longer, one call of each kind says enough for a while
 TRIALS: dict[Any, Trial] = {}
 
 
