@@ -18,7 +18,7 @@ from carousel.compiler import known, products, reference
 from carousel.compiler.extent import extent
 from carousel.compiler.function import Lane
 from carousel.compiler.function import unroll as run_operands
-from carousel.compiler.trace import Operands
+from carousel.compiler.operands import Operands
 from carousel.nn import unroll
 
 COMPILED = [case for case in CASES if case.compiled]

@@ -17,7 +17,7 @@ from carousel.compiler.explain import CellExplanation
 from carousel.compiler.extent import extent
 from carousel.compiler.function import Lane
 from carousel.compiler.function import unroll as run_operands
-from carousel.compiler.trace import Product
+from carousel.compiler.operands import Product
 from carousel.errors import ConfigError
 
 COMPILED = [case for case in CASES if case.compiled]

@@ -18,10 +18,10 @@ from carousel.compiler.derive import Backward, derive
 from carousel.compiler.extent import Extent
 from carousel.compiler.graph import Graph, Node
 from carousel.compiler.loops import Loop
+from carousel.compiler.operands import Operands, Product, Recurrence
 from carousel.compiler.plan import ALL, BEFORE, CARRY, STEP, Buffer, plan
 from carousel.compiler.products import WeightRun, Written
 from carousel.compiler.script import Run
-from carousel.compiler.trace import Operands, Product, Recurrence
 
 Memory = dict[Any, Tensor]  # what a script reads and writes, by the names of its bases
 

@@ -16,7 +16,8 @@ from torch._C._functorch import TransformType
 from carousel.cells import CELLS, Cell
 from carousel.compiler import eager, threads
 from carousel.compiler.extent import extent
-from carousel.compiler.trace import Recurrence, Unsupported, trace
+from carousel.compiler.operands import Recurrence
+from carousel.compiler.trace import Unsupported, trace
 from carousel.errors import ConfigError
 
 Engine = Literal["auto", "eager", "compiled", "scan"]

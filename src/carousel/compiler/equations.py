@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from carousel.cells import Affine, Cell
 from carousel.compiler.graph import Graph, Node
-from carousel.compiler.trace import Recurrence
+from carousel.compiler.operands import Recurrence
 
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "eq": "="}
 _BINDS = {"gt": 0, "ge": 0, "eq": 0, "add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}

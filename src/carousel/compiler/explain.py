@@ -15,8 +15,9 @@ from carousel.compiler.cpu import Program
 from carousel.compiler.engine import against, known
 from carousel.compiler.equations import Equations, equations
 from carousel.compiler.graph import POINTWISE, Node
+from carousel.compiler.operands import Product, Recurrence
 from carousel.compiler.plan import Pass, Plan, plan
-from carousel.compiler.trace import Product, Recurrence, Unsupported
+from carousel.compiler.trace import Unsupported
 from carousel.errors import ConfigError
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from carousel.compiler import functional
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
+from carousel.compiler.operands import Form, Operands
 from carousel.compiler.script import play
-from carousel.compiler.trace import Form, Operands
 
 
 class Lane(NamedTuple):

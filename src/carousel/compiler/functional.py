@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
+from carousel.compiler.operands import Form, Operands, Product
 from carousel.compiler.script import play
-from carousel.compiler.trace import Form, Operands, Product
 
 
 def unroll(

@@ -25,7 +25,8 @@ from carousel.compiler.cpu import Program
 from carousel.compiler.engine import known, transformations
 from carousel.compiler.extent import Extent, extent
 from carousel.compiler.functional import cut, run, run_backward
-from carousel.compiler.trace import Operands, Unsupported
+from carousel.compiler.operands import Operands
+from carousel.compiler.trace import Unsupported
 
 # What graphs name by key: a loop for the operator, a prologue for whoever makes the graph.
 

@@ -20,8 +20,8 @@ from carousel.compiler import matrix
 from carousel.compiler.extent import Extent
 from carousel.compiler.graph import Node
 from carousel.compiler.loops import Loop, Place
+from carousel.compiler.operands import Operands, Product
 from carousel.compiler.script import Room, Script, Section, Word, share, timed, word
-from carousel.compiler.trace import Operands, Product
 
 if TYPE_CHECKING:
     from carousel.compiler.cpu import Program

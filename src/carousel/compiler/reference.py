@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carousel.compiler.graph import Graph, Node
-from carousel.compiler.trace import Operands, Recurrence
+from carousel.compiler.operands import Operands, Recurrence
 
 
 def run(

@@ -12,8 +12,9 @@ from carousel.cells import Cell
 from carousel.compiler import kernel, objects
 from carousel.compiler.graph import Node
 from carousel.compiler.loops import packed
+from carousel.compiler.operands import Operands
 from carousel.compiler.plan import ALL, BEFORE, STEP, Buffer, plan
-from carousel.compiler.trace import Operands, trace
+from carousel.compiler.trace import trace
 
 AHEAD = 64  # rooms for outputs made at once
 

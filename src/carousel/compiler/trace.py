@@ -14,9 +14,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -24,6 +23,7 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node, in_pieces
+from carousel.compiler.operands import Recurrence
 from carousel.compiler.operations import RULES, TAKEN_IN, Cat
 
 RANDOM = {
@@ -37,80 +37,6 @@ ROWS = 5  # sequences in the batch that shapes are read from
 
 class Unsupported(Exception):
     """The compiler does not know an operation of the step; the message says which, and where."""
-
-
-class Product(NamedTuple):
-    """An input that is still to be computed, x W^T + b."""
-
-    x: Tensor  # (N, K)
-    weight: Tensor  # (M, K)
-    bias: Tensor | None  # (M,)
-
-
-class Operands(NamedTuple):
-    """What the prologue hands to the loop."""
-
-    inputs: list[Any]  # (N, ·) each, or the `Product` that gives it
-    weights: list[Tensor]  # (·, ·) each, out by in
-    vectors: list[Tensor]  # (·,) or () each
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All of them, one after the other."""
-        parts = [list(given) if isinstance(given, Product) else [given] for given in self.inputs]
-        return [tensor for part in [*parts, self.weights, self.vectors] for tensor in part if tensor is not None]
-
-    @property
-    def form(self) -> Form:
-        """How many they are: of each input one, or two or three for a product; of weights; of vectors."""
-        sizes = [(3 if given.bias is not None else 2) if isinstance(given, Product) else 1 for given in self.inputs]
-        return Form(tuple(sizes), len(self.weights), len(self.vectors))
-
-
-class Form(NamedTuple):
-    """How many tensors there are of each kind."""
-
-    inputs: tuple[int, ...]  # 1: as it is; 2: a product; 3: one with a bias
-    weights: int
-    vectors: int
-
-    @property
-    def total(self) -> int:
-        return sum(self.inputs) + self.weights + self.vectors
-
-    def operands(self, tensors: Sequence[Tensor]) -> Operands:
-        """The inverse of `Operands.tensors`."""
-        rest = iter(tensors)
-        inputs = [
-            next(rest) if size == 1 else Product(next(rest), next(rest), next(rest) if size == 3 else None)
-            for size in self.inputs
-        ]
-        weights = [next(rest) for _ in range(self.weights)]
-        return Operands(inputs, weights, [next(rest) for _ in range(self.vectors)])
-
-
-@dataclass(frozen=True)
-class Recurrence:
-    """A step without what leaves the loop.
-
-    `prologue(cell, x)` gives the operands that the leaves of the graph name; `factored` the same, but for products of
-    the input, which it leaves to the loop.
-    """
-
-    graph: Graph
-    state: tuple[Node, ...]  # the new state, field by field
-    fields: tuple[str, ...]
-    prologue: Callable[[Cell, Tensor], Any]
-    factored: Callable[[Cell, Tensor], Any]
-
-    def operands(self, cell: Cell, x: Tensor) -> Operands:
-        """With all inputs computed."""
-        return Operands(*self.prologue(cell, x))
-
-    def factors(self, cell: Cell, x: Tensor) -> Operands:
-        """With products of the input left to the loop."""
-        inputs, weights, vectors = self.factored(cell, x)
-        return Operands([Product(*one) if isinstance(one, tuple) else one for one in inputs], weights, vectors)
 
 
 def trace(cell: Cell, *, hoist: bool = True) -> Recurrence:
