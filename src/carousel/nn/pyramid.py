@@ -59,14 +59,17 @@ class Pyramid(nn.Module):
         batch_first: inputs and outputs are (B, T, ...).
         options: others of `Recurrent`, for every layer; the paper's are bidirectional.
 
-    Notes:
-        There is no `step`: most of its calls would have no output.
-
     >>> listener = Pyramid("lstm", 3, 4, layers=3, bidirectional=True)
     >>> outputs, state, lengths = listener(torch.randn(7, 2, 3), lengths=torch.tensor([7, 3]))
     >>> outputs.shape, lengths.tolist()
     (torch.Size([2, 2, 8]), [2, 1])
     """
+
+    class State(NamedTuple):
+        """Where a stream stands between two steps."""
+
+        layers: tuple[Any, ...]  # the state of each, None for one that has read nothing yet
+        waiting: tuple[tuple[Tensor, ...], ...]  # for each, what it has not read yet, (B, ·): too few to be joined
 
     def __init__(
         self,
@@ -103,14 +106,68 @@ class Pyramid(nn.Module):
         reads = inputs.transpose(0, 1) if self.batch_first and inputs.dim() == 3 else inputs
         first: Any = self.layers[0]
         check_inputs(reads, first.input_size)
-        given = [None] * len(self.layers) if state is None else state
-        if len(given) != len(self.layers):
-            raise ConfigError(f"state: does not fit (got {len(given)}); one per layer, {len(self.layers)}; as returned")
         finals = []
-        for k, (layer, start) in enumerate(zip(self.layers, given, strict=True)):
+        for k, (layer, start) in enumerate(zip(self.layers, self._one_per_layer(state), strict=True)):
             if k:
                 reads, lengths = join_steps(reads, lengths, factor=self.factor)
                 reads = F.dropout(reads, self.dropout, self.training)
             reads, final = layer(reads, start, lengths)
             finals.append(final)
         return Shortened(reads.transpose(0, 1) if self.batch_first else reads, tuple(finals), lengths)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor | None, State]:
+        """One time step of a stream, x: (B, I): the output (B, ·) that it completes, mostly None, and the state.
+
+            outputs, state = [], None
+            for x in inputs:
+                output, state = pyramid.step(x, state)
+                outputs.append(output)
+            output, state = pyramid.finish(state)
+            outputs.append(output)
+
+        gives, where it is not None, the outputs of the whole sequence.
+
+        Raises:
+            ConfigError: a shape is not as above, or the layers are bidirectional: a stream has no future to read.
+
+        >>> network = Pyramid("gru", 3, 4, layers=2)
+        >>> first, state = network.step(torch.randn(1, 3))
+        >>> second, state = network.step(torch.randn(1, 3), state)
+        >>> first is None, second.shape
+        (True, torch.Size([1, 4]))
+        """
+        layers, waiting = self._standing(state)
+        first: Any = self.layers[0]
+        output, layers[0] = first.step(x, layers[0])
+        return self._climb(output, layers, waiting)
+
+    def finish(self, state: State) -> tuple[Tensor | None, State]:
+        """The output (B, ·) of steps that still wait to be joined, beside zeros as in `join_steps`; None if none do."""
+        return self._climb(None, *self._standing(state), last=True)
+
+    def _climb(
+        self, output: Tensor | None, layers: list[Any], waiting: list[tuple[Tensor, ...]], last: bool = False
+    ) -> tuple[Tensor | None, State]:
+        """Hand an output of the first layer on, as far up as there is enough to read; if it is the last, to the top."""
+        for k in range(1, len(layers)):
+            reads = waiting[k] if output is None else (*waiting[k], output)
+            output, waiting[k] = None, reads
+            if len(reads) == self.factor or (last and reads):
+                zeros = [torch.zeros_like(reads[0])] * (self.factor - len(reads))
+                joined = F.dropout(torch.cat([*reads, *zeros], 1), self.dropout, self.training)
+                layer: Any = self.layers[k]
+                output, layers[k] = layer.step(joined, layers[k])
+                waiting[k] = ()
+        return output, self.State(tuple(layers), tuple(waiting))
+
+    def _standing(self, state: State | None) -> tuple[list[Any], list[tuple[Tensor, ...]]]:
+        if state is None:
+            return self._one_per_layer(None), [()] * len(self.layers)
+        return self._one_per_layer(state.layers), self._one_per_layer(state.waiting)
+
+    def _one_per_layer(self, given: Sequence[Any] | None) -> list[Any]:
+        if given is None:
+            return [None] * len(self.layers)
+        if len(given) != len(self.layers):
+            raise ConfigError(f"state: does not fit (got {len(given)}); one per layer, {len(self.layers)}; as returned")
+        return list(given)
