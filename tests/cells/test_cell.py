@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cell_registry import Case, assert_same, every_cell, random_state
+from cell_registry import CASES, Case, assert_same, every_cell, random_state, unscaled
 from torch import fx
 
 from carousel.cells import CELLS, Cell, Packed, cell_class
 from carousel.errors import ConfigError
+from carousel.nn import trajectory
 
 
 @every_cell
@@ -43,22 +44,29 @@ def test_without_recurrent_weights_it_is_a_feed_forward_unit(case: Case) -> None
 
     So a cell without a carried state computes a function of x, and a gated one s' = f(x) ⊙ s + g(x).
     """
-    if not case.feed_forward:
+    if (carried := case.carried) is None:
         return
     cell = case.cell()
     x = torch.randn(2, 3, dtype=torch.float64)
-    one, other = random_state(cell, 2), random_state(cell, 2)
+    one, other = carried(random_state(cell, 2)), carried(random_state(cell, 2))
     assert not all(map(torch.equal, cell.step(x, one), cell.step(x, other)))
     with torch.no_grad():
         for weight in cell.recurrent_weights():
             weight.zero_()
-    new, new_other = cell.step(x, one), cell.step(x, other)
-    between = cell.step(x, cell.State(*((a + b) / 2 for a, b in zip(one, other, strict=True))))
+    middle = cell.State(*((a + b) / 2 for a, b in zip(one, other, strict=True)))
+    new, new_other, new_middle = (carried(cell.step(x, state)) for state in (one, other, middle))
     for field in cell.State._fields:
-        replaced = cell.step(x, one._replace(**{field: getattr(other, field)}))
+        replaced = carried(cell.step(x, one._replace(**{field: getattr(other, field)})))
         if not all(map(torch.equal, replaced, new)):  # the field is carried over
-            middle = (getattr(new, field) + getattr(new_other, field)) / 2
-            assert_same([getattr(between, field)], [middle])
+            assert_same([getattr(new_middle, field)], [(getattr(new, field) + getattr(new_other, field)) / 2])
+    if carried is not unscaled:  # as gates of multiples are not
+        gates, gates_other, gates_middle = (trajectory(cell, x[None], state).gates for state in (one, other, middle))
+        for name in gates.keys() - set(cell.State._fields):
+            assert_same([gates_middle[name].to(x)], [(gates[name].to(x) + gates_other[name]) / 2])
+
+
+def test_no_cell_of_the_catalogue_is_left_out() -> None:
+    assert set(CELLS.values()) <= {type(case.cell()) for case in CASES if case.carried}
 
 
 def test_packed_maps_are_the_rows_of_one_block() -> None:
