@@ -29,6 +29,12 @@ Made by `python docs/generate.py` from what `carousel cells` says. Weights and F
 size 128; FLOPs are those of the matrix products of one step of one sequence, forward. On the CPU a cell is compiled, or
 else runs by its scan; one that is both has a scan for where there is no compiled loop.
 
+With its recurrent weights at zero, each cell is a feed-forward unit: every gate and candidate is a function of this
+step's input alone. The last column says what is still carried over, by a map that is affine in it; "–" is nothing, and
+the cell a layer of an ordinary network. (What sLSTM and mLSTM carry is affine but for its scale, exp(m); which units of
+a clockwork network are replaced is up to the clock; what diffuses in the antisymmetric ones is squashed, with γ = 0
+they are as the others.) A test holds all of them to it.
+
 `carousel cells NAME` prints a cell's equations, its options and what the compiler understood;
 `carousel cells NAME --draw FILE.svg` (or `.png`) draws it, as below.
 """
@@ -36,8 +42,7 @@ DRAWN = {
     "lstm": "The gates of the LSTM, read from the trace of its `step`, and the network unfolded in time.",
     "lstm-feed-forward": "What remains of the LSTM with recurrent weights of zero: U and its arrows are gone, and each "
     "gate is a feed-forward unit, a function of this step's input alone. The memory c is still carried over, by a map "
-    "that is affine in it. So it is for every cell but those with a clock, a diffusion or a stabiliser in the state; a "
-    "test holds it.",
+    "that is affine in it.",
     "lstm-peephole": "The LSTM with peepholes, by which the gates see the memory.",
     "gru": "The gated recurrent unit.",
     "mut1": "The first mutation of Jozefowicz et al.",
@@ -67,15 +72,27 @@ def cells_page() -> str:
 
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(CELLS.glob("[a-z]*.md"))}
     titles = {name: "\n".join(re.findall("^#.*", text, re.MULTILINE)) for name, text in texts.items()}
-    lines = ["| cell | | paper | weights | FLOPs | runs |", "|---|---|---|---|---|---|"]
+    lines = ["| cell | | paper | weights | FLOPs | runs | carried over if U = 0 |", "|---|---|---|---|---|---|---|"]
     for facts in catalogue():
         page = next((page for page, text in [*titles.items(), *texts.items()] if f"`{facts.name}`" in text), None)
         name = f"[`{facts.name}`]({page})" if page else f"`{facts.name}`"
         runs = ", ".join(dict.fromkeys([str(facts.engine), *(["scan"] if facts.scan else [])]))
         numbers = f"{facts.parameters:,} | {facts.flops:,}"
-        lines.append(f"| {name} | {facts.description} | {facts.author} {facts.year} | {numbers} | {runs} |")
+        paper, carried = f"{facts.author} {facts.year}", ", ".join(carried_over(facts.name)) or "–"
+        lines.append(f"| {name} | {facts.description} | {paper} | {numbers} | {runs} | {carried} |")
     figures = [f"{text}\n\n![{name}](drawings/{name}.svg)\n" for name, text in DRAWN.items()]
     return "\n".join([CELLS_HEAD, *lines, "", "## Drawings", "", *figures])
+
+
+def carried_over(name: str) -> list[str]:
+    """The fields of the state that a cell reads when its recurrent weights are zero."""
+    from carousel.cells import cell_class
+    from carousel.reports.step_graph import BEFORE, step_graph
+
+    cell = cell_class(name)(64, 128)
+    boxes = step_graph(cell, feed_forward=True)
+    read = {box.label[0].removesuffix(BEFORE) for box in boxes if box.kind == "source" and not box.is_input}
+    return [field for field in cell.State._fields if field in read]
 
 
 def drawings() -> dict[str, str]:
