@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 
 from carousel.captioning import Captioner, CaptioningConfig, Decoding, PhotoEncoder
+from carousel.captioning.pictures import load_pictures, training_set
+from carousel.captioning.training import CaptioningTask
 from carousel.data.vocabulary import START, STOP
 from carousel.errors import ConfigError, DataError, Interrupted, PhotoError
-from carousel.tasks.captioning import CaptioningTask, caption, evaluate, load_pictures, train, training_set
+from carousel.tasks.captioning import caption, evaluate, train
 from carousel.training import Progress, RunFolder, epoch_order
 from carousel.training.progress import LiveProgress
 

@@ -1,0 +1,207 @@
+"""What a captioner learns from: likelihood or CIDEr-D of its captions, and the validation that chooses the best."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from carousel import __version__
+from carousel.captioning.captioner import Captioner
+from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.nic import NIC, teacher_forced
+from carousel.captioning.photo_encoder import PhotoEncoder
+from carousel.captioning.pictures import Pictures
+from carousel.data.vocabulary import START, Vocabulary
+from carousel.errors import ConfigError, DataError
+from carousel.metrics import CiderD
+from carousel.metrics.diversity import sentence_hashes
+from carousel.metrics.words import normalise
+from carousel.training import Loss, epoch_order, generator
+
+
+class CaptioningTask:
+    """What `carousel.training.fit` trains."""
+
+    def __init__(
+        self,
+        config: CaptioningConfig,
+        encoder: PhotoEncoder,
+        train: Pictures,
+        val: Pictures,
+        file: Path,
+        start_from: Captioner | None = None,
+    ) -> None:
+        self.config, self.encoder, self.train, self.val, self.file = config, encoder, train, val, file
+        sentences = [words for captions in train.captions for words in captions]
+        known = start_from.vocabulary if start_from else None
+        self.vocabulary = known or Vocabulary.build(sentences, config.min_count)
+        if not any(word in self.vocabulary for words in sentences for word in words):
+            raise DataError(
+                f"captions: no word occurs {config.min_count} times (got {len(sentences)} training captions); more "
+                "captions, or rarer words; lower min_count"
+            )
+        self.encoded = [[self.vocabulary.encode(words) for words in captions] for captions in train.captions]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.nic = NIC(config, encoder.features, len(self.vocabulary))
+        if start_from:
+            self._take(start_from)
+        else:
+            self.nic.standardise_by(self.look(train.lower))
+        self.model = torch.nn.ModuleDict({"encoder": encoder, "decoder": self.nic})
+        self.steps = math.ceil(len(train.files) / config.batch_photos)
+        hashes = sorted(sentence_hashes(" ".join(words) for words in sentences))
+        self.captioner = Captioner(
+            config, self.vocabulary, encoder, [self.nic], torch.tensor(hashes, dtype=torch.int64)
+        )
+        self.references = [[normalise(" ".join(words)) for words in captions] for captions in val.captions]
+        self.consensus = CiderD(self.references)
+
+    def _take(self, trained: Captioner) -> None:
+        """Begin with the weights of a model of the same shape."""
+        here, there = self.nic.state_dict(), trained.members[0].state_dict()
+        for name, tensor in here.items():
+            if name not in there or there[name].shape != tensor.shape or len(trained.members) > 1:
+                got = tuple(there[name].shape) if name in there else "none"
+                raise ConfigError(
+                    f"start_from: a model of another shape (got {name} {got}); {tuple(tensor.shape)}; the same "
+                    "settings as that model's"
+                )
+        self.nic.load_state_dict(there)
+        try:
+            self.encoder.load_trained_state(trained.encoder.trained_state())
+        except KeyError:
+            begins = trained.encoder.finetune_from
+            raise ConfigError(
+                f"start_from: its photo encoder was trained from block {begins} on (got finetune_from "
+                f"{self.encoder.finetune_from}); at most {begins}; change the setting"
+            ) from None
+
+    def summary(self) -> str:
+        """What is trained on what, in a line."""
+        weights = sum(p.numel() for group in self.parameter_groups() for p in group["params"])
+        return (
+            f"{len(self.train.files)} photos to train on, {len(self.val.files)} to validate on; {len(self.vocabulary)} "
+            f"words in the vocabulary; {weights / 1e6:.1f} million weights to train"
+        )
+
+    def digest(self) -> str:
+        """Names the photos and captions, so that a run is not resumed on others."""
+        parts = [(pictures.files, pictures.captions) for pictures in (self.train, self.val)]
+        return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        encoder = [p for p in self.encoder.parameters() if p.requires_grad]
+        decoder = [p for p in self.nic.parameters() if p.requires_grad]
+        groups = [{"params": decoder, "lr": self.config.learning_rate}]
+        return groups + ([{"params": encoder, "lr": self.config.encoder_learning_rate}] if encoder else [])
+
+    def look(self, lower: Tensor, batch: int = 64) -> Tensor:
+        """Features (N, F) of photos from what the encoder's frozen part made of them, without gradients."""
+        with torch.inference_mode():
+            parts = [self.encoder.upper(lower[i : i + batch].float()) for i in range(0, len(lower), batch)]
+        return torch.cat(parts).clone()
+
+    def _photos(self, epoch: int, step: int) -> list[int]:
+        size = self.config.batch_photos
+        return epoch_order(len(self.train.files), self.config.seed, epoch)[step * size : (step + 1) * size]
+
+    def batch_name(self, epoch: int, step: int) -> str:
+        return ", ".join(self.train.files[photo] for photo in self._photos(epoch, step))
+
+    def loss(self, epoch: int, step: int) -> Loss:
+        photos = self._photos(epoch, step)
+        features = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
+        if self.config.loss == "self-critical":
+            return self._self_critical(photos, features, epoch, step)
+        return self._likelihood(photos, features, epoch, step)
+
+    def _likelihood(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+        """Cross-entropy of the training captions, word by word."""
+        config = self.config
+        captions = [caption for photo in photos for caption in self.encoded[photo]]
+        counts = torch.tensor([len(self.encoded[photo]) for photo in photos])
+        features = features.repeat_interleave(counts, 0)
+        words, lengths, targets = teacher_forced(captions, config.max_length, config.predict_start)
+        if share := config.scheduled_sampling * epoch / max(1, config.epochs - 1):
+            draw = generator(config.seed, "scheduled sampling", epoch, step)
+            words = self.nic.sampled_inputs(features, words, share, draw)
+        logits = self.nic(features, words, lengths).float()
+        mean = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        with torch.no_grad():
+            plain = F.cross_entropy(logits, targets) if config.label_smoothing else mean
+        return Loss(mean, plain.item() * len(targets), len(targets))
+
+    def _self_critical(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+        """Policy gradient on CIDEr-D: sentences that score above the photo's other samples become likelier.
+
+            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I)
+
+        Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1. Sentences are
+        drawn without dropout and scored with it.
+        """
+        n = self.config.samples
+        drawn = self.captioner.draw(features.detach(), n, generator(self.config.seed, "samples", epoch, step))
+        rows = torch.arange(len(photos)).repeat_interleave(n)
+        texts = [self.vocabulary.decode(sentence.words) for sentence in drawn]
+        rewards = torch.tensor(self.reward.scores(texts, [photos[row] for row in rows]), dtype=torch.float32)
+        grouped = rewards.view(-1, n)
+        baseline = (grouped.sum(1, keepdim=True) - grouped) / (n - 1)
+        advantage = (grouped - baseline).flatten()
+        captions = [list(sentence.words) for sentence in drawn]
+        words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
+        logits = self.nic(features[rows], words, lengths).float()
+        logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
+        mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(logprobs)
+        return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
+
+    @cached_property
+    def reward(self) -> CiderD:
+        """CIDEr-D against the training captions."""
+        return CiderD([[normalise(" ".join(words)) for words in photo] for photo in self.train.captions])
+
+    def _maybe_mirrored(self, photos: list[int], epoch: int, step: int) -> Tensor:
+        lower = self.train.lower[photos].float()
+        if self.train.mirrored is None:
+            return lower
+        flip = torch.rand(len(photos), generator=generator(self.config.seed, "mirror", epoch, step)) < 0.5
+        lower[flip] = self.train.mirrored[torch.tensor(photos)[flip]].float()
+        return lower
+
+    def validate(self) -> dict[str, float]:
+        """Perplexity per word (base e, the stop counts as one), CIDEr-D with the model's own beam, and how many of a
+        hundred captions differ: one caption for every photo is a decoder that does not see."""
+        features = self.look(self.val.lower)
+        found = self.captioner.describe(features)
+        texts = [captions[0].text for captions in found]
+        cider = float(self.consensus.scores(texts, range(len(texts))).mean())
+        return {
+            "perplexity": self._perplexity(features),
+            "cider": cider,
+            "distinct": 100 * len(set(texts)) / len(texts),
+        }
+
+    def _perplexity(self, features: Tensor, batch: int = 64) -> float:
+        total, count = 0.0, 0
+        for i in range(0, len(features), batch):
+            group = self.val.captions[i : i + batch]
+            captions = [self.vocabulary.encode(words) for photo in group for words in photo]
+            counts = torch.tensor([len(photo) for photo in group])
+            words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
+            logits = self.nic(features[i : i + batch].repeat_interleave(counts, 0), words, lengths)
+            scored = targets != START
+            total += F.cross_entropy(logits[scored], targets[scored], reduction="sum").item()
+            count += int(scored.sum())
+        return math.exp(total / count)
+
+    def save(self, scores: Mapping[str, float]) -> None:
+        facts = {"validation": dict(scores), "carousel": __version__, "trained_on": len(self.train.files)}
+        self.captioner.save(self.file, facts)
