@@ -18,47 +18,12 @@ from interleave import Run
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from carousel.cells import GRU, LSTM, Cell, Elman, Packed, ResetAfterGRU, to_torch
+from carousel.cells import GRU, LSTM, Cell, Elman, PeepholeLSTM, ResetAfterGRU, to_torch
 from carousel.compiler import Engine
 from carousel.nn import Recurrent, unroll
 
 T = 100
 MODES = ("forward", "training")
-
-
-class PeepholeLSTM(Cell):
-    """Long short-term memory whose gates see the cell state.
-
-        i_t = σ(W_i x_t + U_i h_{t-1} + p_i ⊙ c_{t-1} + b_i)
-        f_t = σ(W_f x_t + U_f h_{t-1} + p_f ⊙ c_{t-1} + b_f)
-        g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
-        c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
-        o_t = σ(W_o x_t + U_o h_{t-1} + p_o ⊙ c_t + b_o)
-        h_t = o_t ⊙ tanh(c_t)
-
-    Gers and Schmidhuber 2000, "Recurrent nets that time and count", IJCNN, vol. 3, 189-194; with tanh where the paper
-    scales the logistic function. Written as a user would: outside the package, nothing told to the compiler.
-    """
-
-    class State(NamedTuple):
-        h: Tensor  # (B, H)
-        c: Tensor  # (B, H)
-
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size)
-        self.input, self.forget, self.candidate, self.output = self.packed = Packed(input_size, hidden_size, maps=4)
-        self.peep_input = nn.Parameter(0.1 * torch.randn(hidden_size))
-        self.peep_forget = nn.Parameter(0.1 * torch.randn(hidden_size))
-        self.peep_output = nn.Parameter(0.1 * torch.randn(hidden_size))
-
-    def step(self, x: Tensor, state: State) -> State:
-        i = torch.sigmoid(self.input(x, state.h) + self.peep_input * state.c)
-        f = torch.sigmoid(self.forget(x, state.h) + self.peep_forget * state.c)
-        g = torch.tanh(self.candidate(x, state.h))
-        c = f * state.c + i * g
-        o = torch.sigmoid(self.output(x, state.h) + self.peep_output * c)
-        h = o * torch.tanh(c)
-        return self.State(h, c)
 
 
 @dataclass(frozen=True)
@@ -183,7 +148,7 @@ def jax_run(cell: Cell, mode: str, inputs: Tensor, weighting: Tensor) -> Run:
     scan = {PeepholeLSTM: jax_peephole, GRU: jax_gru}[type(cell)]
     packed: Any = cell.packed
     matrices = [jnp.asarray(W.detach().T.contiguous().numpy()) for W in (packed.weight_input, packed.weight_hidden)]
-    peepholes = [jnp.asarray(p.detach().numpy()) for name, p in cell.named_parameters() if name.startswith("peep")]
+    peepholes = [jnp.asarray(p.detach().numpy()) for name, p in cell.named_parameters() if name.startswith("p_")]
     weights = (*matrices, jnp.asarray(packed.bias.detach().numpy()), *peepholes)
     x, dy = jnp.asarray(inputs.numpy()), jnp.asarray(weighting.numpy())
 
