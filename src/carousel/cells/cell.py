@@ -106,6 +106,11 @@ class Affine:
         product: Tensor = self.packed(self.k, None, h)
         return product
 
+    def start_bias(self, value: float) -> None:
+        """Let b begin at that value, where there is a b."""
+        if self.b is not None:
+            nn.init.constant_(self.b, value)
+
     @property
     def W(self) -> Tensor:  # noqa: N802  (H, I)
         return self.packed.rows(self.k, self.k + 1)[0]

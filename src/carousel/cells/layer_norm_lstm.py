@@ -51,8 +51,7 @@ class LayerNormLSTM(Cell):
         self.norm_hidden = nn.LayerNorm(4 * hidden_size, eps=epsilon, bias=bias)
         self.norm_input = nn.LayerNorm(4 * hidden_size, eps=epsilon, bias=bias)
         self.norm_memory = nn.LayerNorm(hidden_size, eps=epsilon, bias=bias)
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         W, U, b = self.packed.rows(0, 4)

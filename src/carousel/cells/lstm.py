@@ -86,8 +86,7 @@ class LSTM(Cell):
         super().__init__(input_size, hidden_size)
         self.packed = Packed(input_size, hidden_size, maps=4, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: State) -> State:
         i = torch.sigmoid(self.input(x, state.h))
@@ -153,8 +152,7 @@ class ProjectedLSTM(Cell):
         self.input, self.forget, self.candidate, self.output = self.packed
         self.projection = nn.Parameter(torch.empty(projection_size, hidden_size))
         nn.init.uniform_(self.projection, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     @property
     def output_size(self) -> int:

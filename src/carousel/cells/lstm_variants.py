@@ -58,8 +58,7 @@ class PeepholeLSTM(_PeepholeCell):
         self.packed = Packed(input_size, hidden_size, maps=4, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
         self.p_i, self.p_f, self.p_o = _peephole(hidden_size), _peephole(hidden_size), _peephole(hidden_size)
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         i = torch.sigmoid(self.input(x, state.h) + self.p_i * state.c)
@@ -96,8 +95,7 @@ class NoInputGateLSTM(_PeepholeCell):
         super().__init__(input_size, hidden_size)
         self.forget, self.candidate, self.output = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
         self.p_f, self.p_o = _peephole(hidden_size), _peephole(hidden_size)
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         f = torch.sigmoid(self.forget(x, state.h) + self.p_f * state.c)
@@ -165,8 +163,7 @@ class NoOutputGateLSTM(_PeepholeCell):
         super().__init__(input_size, hidden_size)
         self.input, self.forget, self.candidate = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
         self.p_i, self.p_f = _peephole(hidden_size), _peephole(hidden_size)
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         i = torch.sigmoid(self.input(x, state.h) + self.p_i * state.c)
@@ -263,8 +260,7 @@ class CoupledLSTM(_PeepholeCell):
         super().__init__(input_size, hidden_size)
         self.input, self.candidate, self.output = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
         self.p_i, self.p_o = _peephole(hidden_size), _peephole(hidden_size)
-        if self.input.b is not None:
-            nn.init.constant_(self.input.b, -forget_bias)
+        self.input.start_bias(-forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         i = torch.sigmoid(self.input(x, state.h) + self.p_i * state.c)
@@ -314,8 +310,7 @@ class FullGateLSTM(_PeepholeCell):
         self.p_i, self.p_f, self.p_o = _peephole(hidden_size), _peephole(hidden_size), _peephole(hidden_size)
         bound = 1 / math.sqrt(hidden_size)
         self.recurrence = nn.Parameter(torch.empty(3 * hidden_size, 3 * hidden_size).uniform_(-bound, bound))
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def recurrent_weights(self) -> Iterator[Tensor]:
         yield from super().recurrent_weights()

@@ -79,8 +79,7 @@ class MLSTM(Cell):
         self.input, self.forget = self.gates = Packed(input_size, heads, maps=2, bias=bias, recurrent_size=0)
         for parameter in self.gates.parameters():
             nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """q, k, v: (..., heads, d), log i and log f: (..., heads), and o: (..., H)."""

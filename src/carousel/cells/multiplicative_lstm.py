@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from carousel.cells.cell import Cell, Packed
 from carousel.cells.lstm import LSTM
@@ -40,8 +40,7 @@ class MultiplicativeLSTM(Cell):
         (self.multiplicative,) = self.transition = Packed(input_size, hidden_size, maps=1, bias=False)
         self.packed = Packed(input_size, hidden_size, maps=4, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
         m = self.multiplicative.input(x) * self.multiplicative.hidden(state.h)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from carousel.cells.cell import Cell, Packed
@@ -90,8 +90,7 @@ class SLSTM(Cell):
         self.heads, self.forget_activation = heads, forget
         self.packed = Heads(input_size, hidden_size, maps=4, heads=heads, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
-        if self.forget.b is not None:
-            nn.init.constant_(self.forget.b, forget_bias)
+        self.forget.start_bias(forget_bias)
 
     def recurrent_weights(self) -> Iterator[Tensor]:
         d = self.packed.recurrent_size

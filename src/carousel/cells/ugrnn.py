@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from carousel.cells.activations import Activation, activation_function
 from carousel.cells.cell import Cell, Packed
@@ -44,8 +44,7 @@ class UGRNN(Cell):
         super().__init__(input_size, hidden_size)
         self.activation = activation_function(activation)
         self.gate, self.candidate = self.packed = Packed(input_size, hidden_size, maps=2, bias=bias)
-        if self.gate.b is not None:
-            nn.init.constant_(self.gate.b, forget_bias)
+        self.gate.start_bias(forget_bias)
 
     def step(self, x: Tensor, state: State) -> State:
         g = torch.sigmoid(self.gate(x, state.h))
