@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -45,14 +47,11 @@ def test_applied_within_the_block_alone() -> None:
     average.update()
     assert average.tensors.keys() == {"weight"}
     optimised = model.weight
-    for error in (None, RuntimeError):
-        try:
-            with average.applied():
-                assert model.weight is optimised and model.weight.item() == pytest.approx(9 / 11)
-                if error:
-                    raise error
-        except RuntimeError:
-            pass
+    for leaving in (nullcontext(), pytest.raises(RuntimeError)):
+        with leaving as failing, average.applied():
+            assert model.weight is optimised and model.weight.item() == pytest.approx(9 / 11)
+            if failing is not None:
+                raise RuntimeError
         assert model.weight.item() == 1.0
         assert average.tensors["weight"].item() == pytest.approx(9 / 11)
 

@@ -13,6 +13,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -180,7 +181,7 @@ def directory() -> Path:
 
 
 def _read(path: Path, digest: str) -> bytes | None:
-    """What a cache file holds, None unless all is as it should be."""
+    """What a cache file holds; None, and it is made anew, unless all is as it should be."""
     try:
         about = path.stat()
         if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
@@ -199,8 +200,8 @@ def _head(digest: str, code: bytes) -> bytes:
 
 
 def _write(path: Path, digest: str, code: bytes) -> None:
-    """Put something into the cache, whole or not at all; a cache that cannot be written is done without."""
-    try:
+    """Put something into the cache, whole or not at all."""
+    with suppress(OSError):  # a cache that cannot be written is done without: all there is to lose is time
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")  # mode 0600
         try:
@@ -210,5 +211,3 @@ def _write(path: Path, digest: str, code: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-    except OSError:
-        pass

@@ -57,15 +57,14 @@ def cell_facts(name: str, input_size: int = INPUT_SIZE, hidden_size: int = HIDDE
     Raises:
         ConfigError: no cell has that name.
     """
-    known_of = describe(cell_class(name))
-    sizes: tuple[Any, ...] = (None,) * 4
+    about = describe(cell_class(name))
+    paper = (name, about.sentence, about.author, about.year, about.paper)
     try:
         cell = cell_class(name)(input_size, hidden_size)
-    except ConfigError:  # too narrow for this cell
-        pass
-    else:
-        sizes = (sum(weight.numel() for weight in cell.parameters()), step_flops(cell), _engine(cell), cell.has_scan)
-    return CellFacts(name, known_of.sentence, known_of.author, known_of.year, known_of.paper, *sizes)
+    except ConfigError:  # some cells cannot be so narrow: they are listed without costs
+        return CellFacts(*paper, None, None, None, None)
+    weights = sum(weight.numel() for weight in cell.parameters())
+    return CellFacts(*paper, weights, step_flops(cell), _engine(cell), cell.has_scan)
 
 
 def _engine(cell: Cell) -> str:
