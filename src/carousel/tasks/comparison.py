@@ -231,9 +231,9 @@ def compare(
     >>> [row.runs[0].hidden_size for row in sorted(found.rows, key=lambda row: row.network)]
     [11, 10]
     """
-    problem = (
-        problem_named(task, data=data, length=length, batch_size=batch_size) if isinstance(task, str | Path) else task
-    )
+    problem = task
+    if isinstance(problem, str | Path):
+        problem = problem_named(problem, data=data, length=length, batch_size=batch_size)
     if not cells:
         raise ConfigError("cells: none (got nothing to compare); names of cells; see carousel.cells.CELLS")
     if minutes is None and steps is None:
@@ -241,16 +241,7 @@ def compare(
     budget = Budget(None if minutes is None else 60 * minutes, steps)
     wanted = parameters or problem.parameters
     sizes = {network: hidden_size(network, problem, wanted) for network in dict.fromkeys(cells)}
-    settings = {
-        "problem": problem.about,
-        "metric": problem.metric,
-        "higher_is_better": problem.higher_is_better,
-        "parameters": wanted,
-        **asdict(budget),
-        "batch_size": getattr(problem, "batch_size", None),
-        "threads": torch.get_num_threads(),
-    }
-    folder = None if out is None else Path(out)
+    settings, folder = _settings(problem, wanted, budget), None if out is None else Path(out)
     found = Comparison(settings, problem.baselines(), _already(folder, settings))
     done = {(run.network, run.learning_rate, run.seed) for run in found.runs}
     plans = [(n, rate, seed) for seed in range(seeds) for n in sizes for rate in learning_rates]  # all, seed by seed
@@ -267,6 +258,19 @@ def compare(
     if folder is not None:
         _write(found, folder)
     return found
+
+
+def _settings(problem: Problem, parameters: int, budget: Budget) -> dict[str, Any]:
+    """What must be equal for runs to be compared."""
+    return {
+        "problem": problem.about,
+        "metric": problem.metric,
+        "higher_is_better": problem.higher_is_better,
+        "parameters": parameters,
+        **asdict(budget),
+        "batch_size": getattr(problem, "batch_size", None),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def build(network: str, hidden_size: int, problem: Problem) -> SequenceModel:

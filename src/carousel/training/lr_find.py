@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -90,41 +91,48 @@ def lr_find(
             f"lr_find: no range (got {lowest} to {highest} in {steps} steps); 0 < lowest < highest, 3 steps or more; "
             "leave them out"
         )
-    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = [p for p in model.parameters() if p.requires_grad]
     chosen = optimiser_named(optimiser, [dict(group) for group in groups or [{"params": trained, "lr": 1.0}]])
     shares = [group["lr"] / chosen.param_groups[0]["lr"] for group in chosen.param_groups]
-    rates, losses, training = list[float](), list[float](), model.training
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model.train()
-            for k in range(steps):
-                rate = lowest * (highest / lowest) ** (k / (steps - 1))
-                for group, share in zip(chosen.param_groups, shares, strict=True):
-                    group["lr"] = rate * share
-                torch.manual_seed(derived_seed(seed, "lr-find", k))
-                chosen.zero_grad()
-                value = loss(k)
-                if not math.isfinite(value.item()):
-                    break
-                rates.append(rate)
-                losses.append(value.item())
-                smoothed = _medians(losses)
-                if smoothed[-1] > DIVERGED * min(smoothed) > 0:
-                    break
-                value.backward()  # type: ignore[no-untyped-call]
-                if clip is not None:
-                    nn.utils.clip_grad_norm_(trained, clip)
-                chosen.step()
-    finally:
-        model.load_state_dict(kept)
-        model.train(training)
-        model.zero_grad()
+    rates, losses = list[float](), list[float]()
+    with _left_as_it_was(model):
+        for k in range(steps):
+            rate = lowest * (highest / lowest) ** (k / (steps - 1))
+            for group, share in zip(chosen.param_groups, shares, strict=True):
+                group["lr"] = rate * share
+            torch.manual_seed(derived_seed(seed, "lr-find", k))
+            chosen.zero_grad()
+            value = loss(k)
+            if not math.isfinite(value.item()):
+                break
+            rates.append(rate)
+            losses.append(value.item())
+            smoothed = _medians(losses)
+            if smoothed[-1] > DIVERGED * min(smoothed) > 0:
+                break
+            value.backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                nn.utils.clip_grad_norm_(trained, clip)
+            chosen.step()
     if not rates:
         raise TrainingDiverged("lr_find: the first loss is not finite; no learning rate mends that; look at the data")
     smoothed = _medians(losses)
     best = min(range(len(rates)), key=smoothed.__getitem__)
     return RangeTest(rates, losses, smoothed, rates[best] / 10)
+
+
+@contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Training mode within; afterwards the model and the random numbers are what they were before."""
+    kept, training = {name: tensor.clone() for name, tensor in model.state_dict().items()}, model.training
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model.train()
+            yield
+    finally:
+        model.load_state_dict(kept)
+        model.train(training)
+        model.zero_grad()
 
 
 def _medians(losses: list[float]) -> list[float]:
