@@ -114,7 +114,8 @@ def stages() -> dict[str, str]:
     from carousel.compiler import kernel, objects
     from carousel.compiler.derive import derive
     from carousel.compiler.explain import Plans
-    from carousel.compiler.trace import StepTracer, trace
+    from carousel.compiler.trace import trace
+    from carousel.compiler.tracer import StepTracer
 
     cell = GRU(64, 128)
     nodes = StepTracer(cell, leaf=lambda module: False).trace(cell).nodes

@@ -12,7 +12,8 @@ from user_cells import USER_CELLS
 
 from carousel.cells import GRU, LSTM, Cell, Elman, LayerNormLSTM, MinGRU, ResetAfterGRU
 from carousel.compiler.operands import Product
-from carousel.compiler.trace import Unsupported, trace
+from carousel.compiler.trace import trace
+from carousel.compiler.tracer import Unsupported
 
 
 @pytest.mark.parametrize(("make", "inputs", "weights"), [(LSTM, [16], 1), (GRU, [12], 1), (ResetAfterGRU, [12], 1)])

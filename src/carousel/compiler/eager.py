@@ -24,7 +24,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from carousel.cells import Cell, Packed
-from carousel.compiler.trace import StepTracer
+from carousel.compiler.tracer import StepTracer
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from carousel.cells import CELLS, Cell
 from carousel.compiler import eager, threads
 from carousel.compiler.extent import extent
 from carousel.compiler.operands import Recurrence
-from carousel.compiler.trace import Unsupported, trace
+from carousel.compiler.trace import trace
+from carousel.compiler.tracer import Unsupported
 from carousel.errors import ConfigError
 
 Engine = Literal["auto", "eager", "compiled", "scan"]

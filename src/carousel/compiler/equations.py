@@ -13,7 +13,6 @@ from carousel.compiler.operands import Recurrence
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "eq": "="}
 _BINDS = {"gt": 0, "ge": 0, "eq": 0, "add": 1, "sub": 1, "mul": 2, "div": 2, "neg": 3}
 _LETTERS = {"input": "p", "weight": "U", "vector": "v"}
-_LINEAR = ("linear",)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _text(value: ast.expr, values: dict[str, ast.expr]) -> str:
             return _text(values[name], values)
         case ast.Attribute():
             return ast.unparse(value).removeprefix("self.")
-        case ast.Call(func=function, args=[x, weight, *bias]) if ast.unparse(function).split(".")[-1] in _LINEAR:
+        case ast.Tuple(elts=[x, weight, *bias]) | ast.Call(func=ast.Attribute(attr="linear"), args=[x, weight, *bias]):
             product = f"{_text(weight, values)} {_text(x, values)}"
             terms = [_text(one, values) for one in bias if not _clears(one)]
             return " + ".join([product, *terms])

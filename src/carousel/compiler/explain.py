@@ -17,7 +17,7 @@ from carousel.compiler.equations import Equations, equations
 from carousel.compiler.graph import POINTWISE, Node
 from carousel.compiler.operands import Product, Recurrence
 from carousel.compiler.plan import Pass, Plan, plan
-from carousel.compiler.trace import Unsupported
+from carousel.compiler.tracer import Unsupported
 from carousel.errors import ConfigError
 
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
-from carousel.compiler.operands import Form, Operands, Product
+from carousel.compiler.operands import Form, Operands, Product, computed
 from carousel.compiler.script import play
 
 
@@ -170,8 +169,8 @@ def gradients(
 
     def loop(*tensors: Any) -> list[Tensor | None]:
         operands, state = form.operands(tensors), tensors[form.total :]
-        inputs = [F.linear(*given) if isinstance(given, Product) else given for given in operands.inputs]
-        outputs, ends = reference.run(program.recurrence, operands._replace(inputs=inputs), state, extent.sizes)
+        operands = operands._replace(inputs=computed(operands.inputs))
+        outputs, ends = reference.run(program.recurrence, operands, state, extent.sizes)
         return [outputs, *ends]
 
     return _pulled_back(loop, tensors, grads, wanted)

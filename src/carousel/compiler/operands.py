@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node
@@ -62,25 +63,30 @@ class Form(NamedTuple):
         return Operands(inputs, weights, [next(rest) for _ in range(self.vectors)])
 
 
+def computed(inputs: Sequence[Any]) -> list[Tensor]:
+    """Inputs as a prologue gives them, the products carried out."""
+    return [F.linear(*one) if isinstance(one, tuple) else one for one in inputs]
+
+
 @dataclass(frozen=True)
 class Recurrence:
     """A step without what leaves the loop.
 
-    `prologue(cell, x)` gives the operands that the leaves of the graph name; `factored` the same, but for products of
-    the input, which it leaves to the loop.
+    `prologue(cell, x)` gives the operands that the leaves of the graph name; of products of the input it gives what
+    they are made of, (x, W) or (x, W, b).
     """
 
     graph: Graph
     state: tuple[Node, ...]  # the new state, field by field
     fields: tuple[str, ...]
     prologue: Callable[[Cell, Tensor], Any]
-    factored: Callable[[Cell, Tensor], Any]
 
     def operands(self, cell: Cell, x: Tensor) -> Operands:
         """With all inputs computed."""
-        return Operands(*self.prologue(cell, x))
+        inputs, weights, vectors = self.prologue(cell, x)
+        return Operands(computed(inputs), weights, vectors)
 
     def factors(self, cell: Cell, x: Tensor) -> Operands:
         """With products of the input left to the loop."""
-        inputs, weights, vectors = self.factored(cell, x)
+        inputs, weights, vectors = self.prologue(cell, x)
         return Operands([Product(*one) if isinstance(one, tuple) else one for one in inputs], weights, vectors)

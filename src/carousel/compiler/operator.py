@@ -25,8 +25,8 @@ from carousel.compiler.cpu import Program
 from carousel.compiler.engine import known, transformations
 from carousel.compiler.extent import Extent, extent
 from carousel.compiler.functional import cut, run, run_backward
-from carousel.compiler.operands import Operands
-from carousel.compiler.trace import Unsupported
+from carousel.compiler.operands import Operands, computed
+from carousel.compiler.tracer import Unsupported
 
 # What graphs name by key: a loop for the operator, a prologue for whoever makes the graph.
 
@@ -76,7 +76,8 @@ def names(cell: Cell, inputs: Tensor) -> str | None:
 def unroll(names: str, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: Any) -> tuple[Tensor, Any]:
     """The loop over packed inputs (Σ sizes, I) as a node of the graph."""
     prologue, key = names.split()
-    groups = [*getattr(_PROLOGUES, prologue)(cell, inputs), state]
+    given, weights, vectors = getattr(_PROLOGUES, prologue)(cell, inputs)
+    groups = [computed(given), weights, vectors, state]
     training = torch.is_grad_enabled() and any(tensor.requires_grad for group in groups for tensor in group)
     steps = len(sizes) or inputs.shape[0] // state[0].shape[0]
     found = torch.ops.carousel.unroll(*map(list, groups), steps, list(sizes), key, training)

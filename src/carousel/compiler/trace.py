@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -23,8 +20,9 @@ from torch.nn import functional as F
 
 from carousel.cells import Cell
 from carousel.compiler.graph import Graph, Node, in_pieces
-from carousel.compiler.operands import Recurrence
+from carousel.compiler.operands import Recurrence, computed
 from carousel.compiler.operations import RULES, TAKEN_IN, Cat
+from carousel.compiler.tracer import StepTracer, Unsupported
 
 RANDOM = {
     *("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "gumbel_softmax"),
@@ -33,10 +31,6 @@ RANDOM = {
 }
 
 ROWS = 5  # sequences in the batch that shapes are read from
-
-
-class Unsupported(Exception):
-    """The compiler does not know an operation of the step; the message says which, and where."""
 
 
 def trace(cell: Cell, *, hoist: bool = True) -> Recurrence:
@@ -60,49 +54,6 @@ def trace(cell: Cell, *, hoist: bool = True) -> Recurrence:
             f"a step that torch.fx cannot trace ({reason[0] if reason else type(error).__name__})"
         ) from error
     return Lowering(cell, traced, hoist).run()
-
-
-class StepTracer(fx.Tracer):
-    """Traces `step`, with states that unpack; modules of which `leaf` is true stay single nodes."""
-
-    traced_func_name = "step"
-    proxy_buffer_attributes = True
-
-    def __init__(self, cell: Cell, leaf: Callable[[torch.nn.Module], bool]) -> None:
-        super().__init__()
-        self.fields, self.leaf = cell.State._fields, leaf
-
-    def create_node(self, *args: Any, **options: Any) -> fx.Node:
-        node = super().create_node(*args, **options)
-        node.meta["place"] = _line_traced()
-        return node
-
-    def trace(self, root: Any, concrete_args: Any = None) -> fx.Graph:
-        before = torch.get_rng_state()
-        graph = super().trace(root, concrete_args)
-        if not torch.equal(torch.get_rng_state(), before):
-            torch.set_rng_state(before)
-            raise Unsupported(
-                "random numbers that are drawn in the step, new ones at each"
-            )  # now constants of the graph
-        return graph
-
-    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return self.leaf(m)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        """Any tensor of a module is read when the step runs: what `functional_call` puts there is no parameter."""
-        if isinstance(attr_val, Tensor):
-            for name, tensor in chain(self.root.named_parameters(), self.root.named_buffers()):
-                if tensor is attr_val:
-                    if name not in parameter_proxy_cache:
-                        parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
-                    return parameter_proxy_cache[name]
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        _, state = self.graph.find_nodes(op="placeholder")
-        return iter([getattr(obj, field) for field in self.fields]) if obj.node is state else super().iter(obj)
 
 
 class _Shapes(fx.Interpreter):
@@ -149,13 +100,13 @@ class Lowering:
                 self.values[node] = self.lower(node)
         self.graph, state = in_pieces(self.graph, self.lower_result())
         self.graph, state = self.apart(state)
-        prologue = self.function(self.operands["input"])
+        prologue = self.function()
         self.check_rows_apart(prologue)
-        factors = self.function([self.factors(node) for node in self.operands["input"]])
-        return Recurrence(self.graph, state, self.cell.State._fields, prologue, factors)
+        return Recurrence(self.graph, state, self.cell.State._fields, prologue)
 
-    def function(self, inputs: list[Any], *, dropout: bool = True) -> Callable[[Cell, Tensor], Any]:
-        """The prologue that gives these inputs, and the weights and vectors."""
+    def function(self, *, dropout: bool = True) -> Callable[[Cell, Tensor], Any]:
+        """The prologue."""
+        inputs = [self.factors(node) for node in self.operands["input"]]
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         graph.graph_copy(self.prologue, copies)
@@ -233,11 +184,11 @@ class Lowering:
     def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
         if any(node.target in (F.dropout, torch.dropout) for node in self.prologue.nodes):
-            prologue = self.function(self.operands["input"], dropout=False)
+            prologue = self.function(dropout=False)
         x = torch.sin(57 * self.example())  # in no order
         x[2] = math.nan  # what sees that row shows it, were it multiplied by zero
         with torch.no_grad():
-            together, apart = prologue(self.cell, x)[0], [prologue(self.cell, row)[0] for row in torch.split(x, 1)]
+            together, *apart = (computed(prologue(self.cell, rows)[0]) for rows in (x, *torch.split(x, 1)))
         for whole, *parts in zip(together, *apart, strict=True):
             if whole.shape[0] != ROWS or not torch.allclose(whole, torch.cat(parts), atol=1e-5, equal_nan=True):
                 raise Unsupported("an operation that mixes the sequences of a batch")
@@ -481,18 +432,3 @@ def _neighbours(members: Sequence[tuple[int, int, fx.Node]]) -> Iterator[list[tu
 
 def _name(node: fx.Node) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-
-
-def _line_traced() -> str:
-    """The line of the step, or of what it calls outside of torch, that is being traced."""
-    frame: Any = sys._getframe(2)
-    found = ""
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not (f"{os.sep}torch{os.sep}" in name or name == __file__ or name.startswith("<")):
-            place = f" at {name}:{frame.f_lineno}"
-            if frame.f_code.co_name == "step":
-                return place
-            found = found or place
-        frame = frame.f_back
-    return found

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from carousel.cells import Affine, Cell, Packed
-from carousel.compiler.trace import StepTracer
+from carousel.compiler.tracer import StepTracer
 from carousel.errors import ConfigError
 from carousel.nn.wrapper import Wrapper, check_probability, innermost
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from carousel.cells import CELLS, Cell, cell_class
 from carousel.cells.description import describe
 from carousel.compiler.engine import against, known
-from carousel.compiler.trace import Unsupported
+from carousel.compiler.tracer import Unsupported
 from carousel.errors import ConfigError
 from carousel.reports.drawing import layered, source_tones
 from carousel.reports.page import write_whole

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, fx, nn
 
 from carousel.cells import Affine, Cell, Packed
-from carousel.compiler.trace import StepTracer
+from carousel.compiler.tracer import StepTracer
 from carousel.errors import ConfigError
 
 BEFORE, AFTER = "ₜ₋₁", "ₜ"
