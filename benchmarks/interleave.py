@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 Run = Callable[[], Any]
+TURN = 0.005  # seconds
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds that each round took."""
+    """The seconds that a call took, of each round the mean."""
 
     seconds: tuple[float, ...]
 
@@ -34,45 +35,51 @@ class Timing:
 def interleave(
     runs: Mapping[str, Run], budget: float, *, least: int = 3, rest: float = 0.0, prime: Run | None = None
 ) -> dict[str, Timing]:
-    """Time every run once a round, for about `budget` seconds and at least `least` rounds, after a warm-up.
+    """Time every run in each round, for about `budget` seconds and at least `least` rounds, after a warm-up.
 
-    The order is drawn anew each round: in turn, or rotated, a run would always inherit the same neighbour's caches.
+    What is shorter than `TURN` is called as often as fills it, and once before that is not timed: training and serving
+    make one call after the other, and do not find their memory full of somebody else's. The order is drawn anew each round: in turn, or rotated, a run would always inherit the same neighbour's caches.
     `rest` seconds of sleep before each let the worker threads of the one before stop spinning. `prime` is one of the
     runs that is called once, untimed, each time before it is timed: a rate to be held to, at its best.
     """
 
-    def one_round(seconds: dict[str, list[float]]) -> float:
+    def one_round(seconds: dict[str, list[float]], calls: Mapping[str, int]) -> float:
         began = time.perf_counter()
         for name in order.sample(names, len(names)):
             if rest:
                 time.sleep(rest)
             if runs[name] is prime:
                 prime()
-            seconds[name].append(_timed(runs[name]))
+            seconds[name].append(_timed(runs[name], calls.get(name, 1)))
         return time.perf_counter() - began
 
     names, order = list(runs), random.Random(0)
-    if one_round({name: [] for name in names}) < budget:
-        one_round({name: [] for name in names})
+    warm: dict[str, list[float]] = {name: [] for name in names}
+    if one_round(warm, {}) < budget:
+        one_round(warm, {})
+    calls = {name: max(1, int(TURN / min(warm[name]))) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
     try:
         spent, rounds = 0.0, 0
         while rounds < least or spent < budget:
-            spent, rounds = spent + one_round(seconds), rounds + 1
+            spent, rounds = spent + one_round(seconds, calls), rounds + 1
     finally:
         gc.enable()
     return {name: Timing(tuple(taken)) for name, taken in seconds.items()}
 
 
-def _timed(run: Run) -> float:
-    """Seconds; what the run gives is freed after the clock has stopped."""
+def _timed(run: Run, calls: int) -> float:
+    """The seconds of a call; what the last gives is freed after the clock has stopped."""
+    if calls > 1:
+        run()
     began = time.perf_counter()
-    result = run()
+    for _ in range(calls):
+        result = run()
     seconds = time.perf_counter() - began
     del result
-    return seconds
+    return seconds / calls
 
 
 def pin(threads: int) -> None:

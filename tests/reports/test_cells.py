@@ -44,9 +44,9 @@ def test_a_cell_that_is_too_narrow_is_listed_without_costs() -> None:
 
 def test_the_catalogue_is_fast() -> None:
     catalogue()
-    start = time.perf_counter()
+    start = time.process_time()
     catalogue(65, 129)  # new cells, which are traced anew
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 def named(boxes: list[Box]) -> dict[str, Box]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -35,6 +36,7 @@ def same_bits(one: Path, other: Path) -> None:
 
 def run_saving_always(folder: Path, resume: bool) -> None:
     torch.set_num_threads(1)  # the same bits need the same number
+    os.nice(10)  # who is to kill it must not be late where the machine is busy
     loop.SAVE_EVERY = 0.0
     train(folder, resume=resume, epochs=EPOCHS)
 

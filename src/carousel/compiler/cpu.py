@@ -205,13 +205,14 @@ class Program:
         def gradients() -> list[Tensor | None]:
             made = [None if result is None else memory[result.base] for result in written.results]
             vectors = [self._vector_gradient(k, vector, memory) for k, vector in enumerate(operands.vectors)]
-            return [*made, *vectors, *(adjoint[0] for adjoint in adjoints)]
+            of_state = zip(adjoints, wanted[len(wanted) - len(adjoints) :], strict=True)
+            return [*made, *vectors, *(adjoint[0] if want else None for adjoint, want in of_state)]
 
         return Run(written.script, memory, extent, gradients, backward=True)
 
     def _written(self, key: tuple[Any, ...], operands: Operands, make: Callable[[], Written]) -> Written:
         """A script, written when it is first needed for operands of these forms."""
-        key += (operands.form, *((tensor.shape[1:], tensor.stride()) for tensor in operands.tensors))
+        key += (operands.form, *[tensor.stride() for tensor in operands.tensors])
         if key not in self._scripts:
             self._scripts[key] = make()
         return self._scripts[key]

@@ -123,8 +123,8 @@ class Script:
         self.written = [_Written(section, places, parts) for section in self._sections]
         self._laid_out: dict[Extent, _LaidOut] = {}
 
-    def words(self, memory: Memory, extent: Extent, *, backward: bool = False, turn: int = 0) -> Words:
-        """What `player` plays: the tables of all calls, and where they are.
+    def ready(self, memory: Memory, extent: Extent, *, backward: bool = False, turn: int = 0) -> Ready:
+        """What `player` plays: the tables of all calls, and where they are. To be given back afterwards.
 
         Args:
             memory: the tensor of each base that is not room.
@@ -135,11 +135,23 @@ class Script:
             if len(self._laid_out) >= FORMS:
                 self._laid_out.clear()
             laid = self._laid_out[extent] = _LaidOut(self, extent, backward)
-        words = np.empty_like(laid.words)
+        ready = laid.ready()
         room, given = _arena(laid.total, turn), [memory[base].data_ptr() for base in self.given]
-        bases = [0, _address(words), *(room + offset for offset in laid.offsets), *given]
-        np.add(laid.words, np.array(bases, np.int64)[laid.bases], out=words)
-        return words
+        bases = np.array([0, ready.head, *[room + offset for offset in laid.offsets], *given], np.int64)
+        bases.take(laid.bases, out=ready.words, mode="clip")  # which is quicker than to look for mistakes
+        np.add(ready.words, laid.words, out=ready.words)
+        return ready
+
+
+class Ready(NamedTuple):
+    """A script with all that it needs, in memory that is used again and again."""
+
+    words: Words
+    head: int  # their address
+    owner: _LaidOut
+
+    def give_back(self) -> None:
+        self.owner.spare.append(self)
 
 
 class Run(NamedTuple):
@@ -154,15 +166,17 @@ class Run(NamedTuple):
 
 def play(runs: Sequence[Run]) -> list[Any]:
     """Do a run, or several at the same time, each in a thread; their results."""
-    words = [
-        run.script.words(run.memory, run.extent, backward=run.backward, turn=turn) for turn, run in enumerate(runs)
+    ready = [
+        run.script.ready(run.memory, run.extent, backward=run.backward, turn=turn) for turn, run in enumerate(runs)
     ]
     about = tuple((run.script.about, run.extent.batch, run.extent.steps) for run in runs)
     if len(runs) == 1:
-        threads.share(player(), _address(words[0]), runs[0].script.parts, about)
+        threads.share(player(), ready[0].head, runs[0].script.parts, about)
     else:
-        heads = np.array([len(words), *map(_address, words)], np.int64)
-        threads.share(player("play_each"), _address(heads), len(words), about)
+        heads = np.array([len(ready), *(one.head for one in ready)], np.int64)
+        threads.share(player("play_each"), _address(heads), len(ready), about)
+    for one in ready:
+        one.give_back()
     return [run.result() for run in runs]
 
 
@@ -254,6 +268,14 @@ class _LaidOut:
             at += own.size
         self.words = np.concatenate([np.array(head, np.int64), *words])
         self.bases = np.concatenate([head_bases, *bases])
+        self.spare: list[Ready] = []
+
+    def ready(self) -> Ready:
+        try:
+            return self.spare.pop()
+        except IndexError:  # the first time, or another thread has it
+            words = np.empty_like(self.words)
+            return Ready(words, _address(words), self)
 
 
 @cache
@@ -342,5 +364,7 @@ def _write_wait(w: Loops, head: Any, team: Any, yields: Any, pause: Any) -> None
 
 def timed(script: Script, memory: Memory, extent: Extent) -> float:
     """The seconds that it takes with all of its threads."""
-    words = script.words(memory, extent)
-    return threads.timed(player(), _address(words), script.parts)
+    ready = script.ready(memory, extent)
+    seconds = threads.timed(player(), ready.head, script.parts)
+    ready.give_back()
+    return seconds
