@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.errors import ConfigError
 
 
@@ -57,8 +56,7 @@ class Antisymmetric(Cell):
         self.step_size, self.diffusion = step_size, diffusion
         self.packed = Packed(input_size, hidden_size, maps=self.MAPS, bias=bias, recurrent_size=0)
         self.candidate, *self.gate = self.packed
-        self.weight_hidden = nn.Parameter(torch.empty(hidden_size, hidden_size))
-        nn.init.uniform_(self.weight_hidden, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        self.weight_hidden = draw_(nn.Parameter(torch.empty(hidden_size, hidden_size)), hidden_size)
 
     def recurrent(self, h: Tensor) -> Tensor:
         """M h."""

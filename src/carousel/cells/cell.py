@@ -14,6 +14,13 @@ from torch.nn import functional as F
 from carousel.errors import ConfigError
 
 
+def draw_(weight: nn.Parameter, hidden_size: int) -> nn.Parameter:
+    """Draw a weight from U(-1/√H, 1/√H), as `torch.nn` does."""
+    bound = 1 / math.sqrt(hidden_size)
+    nn.init.uniform_(weight, -bound, bound)
+    return weight
+
+
 class Packed(nn.Module):
     """Several affine maps `W x + U h + b` in one block of weights, so that one matrix product serves them all.
 
@@ -53,10 +60,9 @@ class Packed(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw every parameter from U(-1/√H, 1/√H), as `torch.nn` does."""
-        bound = 1 / math.sqrt(self.hidden_size)
+        """Draw every parameter anew."""
         for parameter in self.parameters():
-            nn.init.uniform_(parameter, -bound, bound)
+            draw_(parameter, self.hidden_size)
 
     def rows(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """W, U and b of the maps `first` up to, not including, `last`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.errors import ConfigError
 
 
@@ -57,8 +56,7 @@ class CoRNN(Cell):
                 raise ConfigError(f"{name}: not positive (got {value}); above 0; see CoRNN for usual values")
         self.time_step, self.frequency, self.damping = time_step, frequency, damping
         (self.force,) = self.packed = Packed(input_size, hidden_size, maps=1, bias=bias)
-        self.weight_velocity = nn.Parameter(torch.empty(hidden_size, hidden_size))
-        nn.init.uniform_(self.weight_velocity, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        self.weight_velocity = draw_(nn.Parameter(torch.empty(hidden_size, hidden_size)), hidden_size)
 
     def step(self, x: Tensor, state: State) -> State:
         y, z = state

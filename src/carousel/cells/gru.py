@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 
 
 class GRU(Cell):
@@ -70,9 +69,8 @@ class ResetAfterGRU(Cell):
     def __init__(self, input_size: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__(input_size, hidden_size)
         self.reset, self.update, self.candidate = self.packed = Packed(input_size, hidden_size, maps=3, bias=bias)
-        self.register_parameter("recurrent_bias", nn.Parameter(torch.empty(hidden_size)) if bias else None)
-        if self.recurrent_bias is not None:
-            nn.init.uniform_(self.recurrent_bias, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        recurrent_bias = draw_(nn.Parameter(torch.empty(hidden_size)), hidden_size) if bias else None
+        self.register_parameter("recurrent_bias", recurrent_bias)
 
     def step(self, x: Tensor, state: State) -> State:
         r = torch.sigmoid(self.reset(x, state.h))

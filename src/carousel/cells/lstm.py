@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.errors import ConfigError
 
 
@@ -150,8 +149,7 @@ class ProjectedLSTM(Cell):
         self.projection_size = projection_size
         self.packed = Packed(input_size, hidden_size, maps=4, bias=bias, recurrent_size=projection_size)
         self.input, self.forget, self.candidate, self.output = self.packed
-        self.projection = nn.Parameter(torch.empty(projection_size, hidden_size))
-        nn.init.uniform_(self.projection, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+        self.projection = draw_(nn.Parameter(torch.empty(projection_size, hidden_size)), hidden_size)
         self.forget.start_bias(forget_bias)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.cells.lstm import LSTM
 
 
@@ -23,8 +22,7 @@ class _PeepholeCell(Cell):
 
 
 def _peephole(hidden_size: int) -> nn.Parameter:
-    bound = 1 / math.sqrt(hidden_size)
-    return nn.Parameter(torch.empty(hidden_size).uniform_(-bound, bound))
+    return draw_(nn.Parameter(torch.empty(hidden_size)), hidden_size)
 
 
 class PeepholeLSTM(_PeepholeCell):
@@ -308,8 +306,7 @@ class FullGateLSTM(_PeepholeCell):
         self.packed = Packed(input_size, hidden_size, maps=4, bias=bias)
         self.input, self.forget, self.candidate, self.output = self.packed
         self.p_i, self.p_f, self.p_o = _peephole(hidden_size), _peephole(hidden_size), _peephole(hidden_size)
-        bound = 1 / math.sqrt(hidden_size)
-        self.recurrence = nn.Parameter(torch.empty(3 * hidden_size, 3 * hidden_size).uniform_(-bound, bound))
+        self.recurrence = draw_(nn.Parameter(torch.empty(3 * hidden_size, 3 * hidden_size)), hidden_size)
         self.forget.start_bias(forget_bias)
 
     def recurrent_weights(self) -> Iterator[Tensor]:

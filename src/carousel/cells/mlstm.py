@@ -6,10 +6,10 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.cells.scan import linear_scan
 from carousel.cells.slstm import check_forget, check_heads
 
@@ -78,7 +78,7 @@ class MLSTM(Cell):
         self.query, self.key, self.value, self.output = self.packed
         self.input, self.forget = self.gates = Packed(input_size, heads, maps=2, bias=bias, recurrent_size=0)
         for parameter in self.gates.parameters():
-            nn.init.uniform_(parameter, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
+            draw_(parameter, hidden_size)
         self.forget.start_bias(forget_bias)
 
     def maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from carousel.cells.cell import Cell, Packed
+from carousel.cells.cell import Cell, Packed, draw_
 from carousel.cells.scan import linear_scan
 
 
@@ -55,10 +55,8 @@ class SRU(Cell):
         self.packed = Packed(input_size, hidden_size, maps=1 + different, bias=False, recurrent_size=0)
         self.candidate, *self.skip = self.packed
         for name in ("recurrent_forget", "recurrent_reset"):
-            v = nn.Parameter(torch.empty(hidden_size)) if recurrent_gates else None
+            v = draw_(nn.Parameter(torch.empty(hidden_size)), hidden_size) if recurrent_gates else None
             self.register_parameter(name, v)
-            if v is not None:
-                nn.init.uniform_(v, -1 / math.sqrt(hidden_size), 1 / math.sqrt(hidden_size))
         for weight in (self.gates.weight_input, self.packed.weight_input):
             nn.init.uniform_(weight, -math.sqrt(3 / input_size), math.sqrt(3 / input_size))
         for gate, bias in ((self.forget, 0.0), (self.reset, highway_bias)):

@@ -57,10 +57,10 @@ def layered(boxes: Sequence[Box]) -> Picture:
     >>> len(picture.pills), picture.svg()[:4]
     (14, '<svg')
     """
-    slots, columns = _columns(boxes)
+    _, columns = _columns(boxes)
     _order(columns)
     _place(columns)
-    return _drawn(boxes, slots, columns)
+    return _drawn(boxes, columns)
 
 
 def _columns(boxes: Sequence[Box]) -> tuple[dict[Box, _Slot], list[list[_Slot]]]:
@@ -152,7 +152,7 @@ def _spread(column: list[_Slot], wanted: list[float]) -> None:
         slot.y = mean + offset
 
 
-def _drawn(boxes: Sequence[Box], slots: dict[Box, _Slot], columns: list[list[_Slot]]) -> Picture:
+def _drawn(boxes: Sequence[Box], columns: list[list[_Slot]]) -> Picture:
     picture = Picture(max(s.x + s.size[0] / 2 for s in columns[-1]) + MARGIN)
     picture.height = max(slot.y + slot.below for column in columns for slot in column) + MARGIN
     half = [max(slot.size[0] for slot in column) / 2 for column in columns]
