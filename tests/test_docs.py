@@ -51,8 +51,20 @@ def test_the_readme_code_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "dog" in capsys.readouterr().out  # three sentences about a photo of dogs
 
 
+def links(page: Path) -> list[Path]:
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(r"\]\(([^)#]+)\)", prose)
+    return [(page.parent / link).resolve() for link in found if "://" not in link]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    links = re.findall(r"\]\(([^)#]+)\)", prose)
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    assert [link for link in links(page) if not link.exists()] == []
+
+
+def test_every_page_can_be_come_to_from_the_readme() -> None:
+    reached, new = set(), {ROOT / "README.md"}
+    while new:
+        reached |= new
+        new = {link for page in new for link in links(page) if link.suffix == ".md" and link.exists()} - reached
+    assert set(PAGES) <= reached | set((ROOT / "benchmarks/reading_list").glob("*.md"))  # a folder that is linked
