@@ -38,9 +38,10 @@ def interleave(
     """Time every run in each round, for about `budget` seconds and at least `least` rounds, after a warm-up.
 
     What is shorter than `TURN` is called as often as fills it, and once before that is not timed: training and serving
-    make one call after the other, and do not find their memory full of somebody else's. The order is drawn anew each round: in turn, or rotated, a run would always inherit the same neighbour's caches.
-    `rest` seconds of sleep before each let the worker threads of the one before stop spinning. `prime` is one of the
-    runs that is called once, untimed, each time before it is timed: a rate to be held to, at its best.
+    make one call after the other, and do not find their memory full of somebody else's. The order is drawn anew each
+    round: in turn, or rotated, a run would always inherit the same neighbour's caches. `rest` seconds of sleep before
+    each let the worker threads of the one before stop spinning. `prime` is one of the runs that is called once,
+    untimed, each time before it is timed: a rate to be held to, at its best.
     """
 
     def one_round(seconds: dict[str, list[float]], calls: Mapping[str, int]) -> float:
