@@ -15,8 +15,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from carousel.captioning.settings import describe_settings
 from carousel.cli import VERBS, main
+from carousel.cli.train import all_settings
 
 HEAD = """# Commands
 
@@ -62,7 +62,7 @@ def commands() -> str:
             main([verb.__name__, "--help"])
         help_text = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
         parts.append(f"## carousel {verb.__name__}\n\n```\n{help_text}\n```\n")
-    parts.append(f"## Settings of `carousel train`\n\n```\n{describe_settings()}\n```\n")
+    parts.append(f"## Settings of `carousel train`\n\n```\n{all_settings()}\n```\n")
     return "\n".join(parts)
 
 

@@ -1,7 +1,9 @@
 """Carousel: learn from sequences with recurrent networks.
 
     carousel.caption("dog.jpg")                     sentences about a photo
+    carousel.train("reviews.csv").predict("Great!") a model of your own, from a file or a folder
     carousel.train("captions.jsonl", "photos")      a captioner of your own
+    carousel.load("runs/reviews-classify")          a model again
     carousel.evaluate("captions.jsonl", "photos")   how good it is
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
@@ -23,8 +25,10 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "caption": "carousel.tasks.captioning",
-    "train": "carousel.tasks.captioning",
-    "evaluate": "carousel.tasks.captioning",
+    "train": "carousel.tasks.verbs",
+    "evaluate": "carousel.tasks.verbs",
+    "predict": "carousel.tasks.verbs",
+    "load": "carousel.tasks.verbs",
     "compare": "carousel.tasks.comparison",
     "inspect": "carousel.diagnostics.inspection",
     "reproduce": "carousel.reading_list",
@@ -67,8 +71,9 @@ if TYPE_CHECKING:
         unroll,
     )
     from carousel.reading_list import reproduce
-    from carousel.tasks.captioning import caption, evaluate, train
+    from carousel.tasks.captioning import caption
     from carousel.tasks.comparison import compare
+    from carousel.tasks.verbs import evaluate, load, predict, train
 
 __all__ = [
     "GRU",
@@ -93,6 +98,8 @@ __all__ = [
     "evaluate",
     "explain",
     "inspect",
+    "load",
+    "predict",
     "reproduce",
     "train",
     "trajectory",

@@ -32,6 +32,9 @@ class Caption(NamedTuple):
     novel: bool  # no training caption reads the same
     words: list[tuple[str, float]]
 
+    def __str__(self) -> str:
+        return self.text
+
     def as_json(self) -> dict[str, Any]:
         """As ``carousel caption --json`` prints it."""
         words = [[word, round(probability, 6)] for word, probability in self.words]
@@ -84,6 +87,10 @@ class Captioner:
             step, state = self._begin(features)
             found = self._decode(step, state, len(features), decoding)
         return [[self._caption(sentence) for sentence in sentences] for sentences in found]
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
+        """The likeliest caption of each photo file. Raises `PhotoError`."""
+        return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
 
     def draw(self, features: Tensor, n: int, generator: torch.Generator) -> list[Sentence]:
         """`n` sentences for each photo's features (N, F), drawn without dropout: N·n of them, photo by photo."""

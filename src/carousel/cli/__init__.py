@@ -14,14 +14,16 @@ from typing import Annotated
 import typer
 
 from carousel import __version__
-from carousel.cli import caption, cells, compare, doctor, evaluate, inspect, reproduce, train
+from carousel.cli import caption, cells, compare, doctor, evaluate, init, inspect, predict, reproduce, train
 from carousel.errors import CarouselError
 
 # Every verb, in the order in which `carousel --help` lists them: one line here and one file beside this one.
 VERBS = (
     caption.caption,
     train.train,
+    predict.predict,
     evaluate.evaluate,
+    init.init,
     cells.cells,
     compare.compare,
     inspect.inspect,

@@ -1,4 +1,4 @@
-"""``carousel evaluate``: how good a captioner is on photos whose captions are known."""
+"""``carousel evaluate``: how good a model is on data whose answers are known."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import typer
 from carousel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from carousel.tasks.captioning import Evaluation
+    from carousel.tasks.captioning import CaptionEvaluation
 
 
 def evaluate(
-    captions: Annotated[Path, typer.Argument(help="Captioned photos, in any format that `carousel train` reads.")],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="The folder of the photos.")],
-    model: Annotated[Path | None, typer.Option("--model", help="A model file; by default the one that ships.")] = None,
+    data: Annotated[Path, typer.Argument(help="Anything that `carousel train` reads.")],
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="The folder of the photos, where DATA is captions.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="A run folder or a model file; by default, for captions, the one that ships."),
+    ] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     test_list: Annotated[Path | None, typer.Option(help="Photo names to evaluate on, one a line.")] = None,
     beam: Annotated[
@@ -31,21 +36,27 @@ def evaluate(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; by default torch's choice.")] = None,
 ) -> None:
-    """Score a captioner: BLEU, ROUGE-L, CIDEr-D, hallucinated objects, novelty, speed."""
+    """Score a model on a split of some data, with 95% intervals; captions also for invented objects, novelty, speed."""
     if split not in ("train", "val", "test"):
         raise ConfigError(f"--split: no such split (got {split}); train, val or test; choose one")
     import torch
 
-    from carousel.captioning import SHIPPED, Decoding
-    from carousel.tasks import captioning
-    from carousel.training import write_atomically
+    from carousel.tasks import verbs
 
     if threads is not None:
         torch.set_num_threads(threads)
-    found = captioning.evaluate(
-        captions,
+    if images is None:
+        scores = verbs.evaluate(data, model=model, split=split)  # type: ignore[arg-type]
+        facts = {score.name: score.estimate._asdict() for score in scores.scores}
+        print(json.dumps(facts) if as_json else "\n".join([scores.about, *map(str, scores.scores)]))
+        return
+    from carousel.captioning import Decoding
+    from carousel.training import write_atomically
+
+    found = verbs.evaluate(
+        data,
         images,
-        model=model or SHIPPED,
+        model=model,
         split=split,  # type: ignore[arg-type]
         lists={"test": test_list} if test_list else None,
         decoding=Decoding(beam=beam, length_normalisation=length_normalisation),
@@ -70,7 +81,7 @@ NAMES = {
 }
 
 
-def _table(found: Evaluation) -> str:
+def _table(found: CaptionEvaluation) -> str:
     scores = found.scores
     lines = [f"{scores.images} photos; scores in percent with 95% bootstrap intervals over photos", ""]
     for field, name in NAMES.items():
@@ -91,7 +102,7 @@ def _table(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _facts(found: Evaluation) -> dict[str, Any]:
+def _facts(found: CaptionEvaluation) -> dict[str, Any]:
     scores = found.scores._asdict()
     estimates = {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in scores.items()}
     return {**estimates, "seconds_reading": found.seconds_reading, "seconds_decoding": found.seconds_decoding}

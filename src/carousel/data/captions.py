@@ -18,7 +18,7 @@ Held = Literal["val", "test"]
 
 FEW_MISSING = 0.02  # the share of photos that may be absent; Flickr8k itself lists one that does not exist
 
-_SPLITS: dict[str, Split] = {
+SPLITS: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "restval": "train",  # Karpathy's name for the rest of COCO's validation photos, which everyone trains on
@@ -130,11 +130,11 @@ def _split(name: str | None, where: str) -> Split | None:
     name = (name or "").strip()
     if not name:
         return None
-    if name.lower() not in _SPLITS:
+    if name.lower() not in SPLITS:
         raise DataError(
-            f"{where}: an unknown split (got {name!r}); {', '.join(_SPLITS)} are allowed; rename or remove it"
+            f"{where}: an unknown split (got {name!r}); {', '.join(SPLITS)} are allowed; rename or remove it"
         )
-    return _SPLITS[name.lower()]
+    return SPLITS[name.lower()]
 
 
 def _listed(

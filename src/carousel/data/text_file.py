@@ -1,10 +1,16 @@
-"""Read a text file whole: UTF-8 with or without a byte order mark, plain or gzip, and one line where it is neither."""
+"""Text files, whole or line by line: UTF-8, with a byte order mark or without, plain or gzip; or a line says why."""
 
 from __future__ import annotations
 
 import gzip
+import io
+import re
+import unicodedata
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from carousel.errors import DataError
 
@@ -15,10 +21,42 @@ def read_text(path: str | Path) -> str:
     Gzip is known by its first bytes, whatever the name. Raises `DataError` for a file that is missing, a folder,
     unreadable, damaged, empty, or not UTF-8 (with the line).
     """
+    with _opened(path) as file:
+        content = file.read()
+    return _decode(content, path)
+
+
+def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file and their numbers from 1, in Unicode's normal form C, without reading it whole.
+
+    Lines end with ``\\n``, ``\\r\\n`` or ``\\r``, and are given without it. Raises `DataError` as `read_text` does, but
+    for an empty file, which has no lines.
+    """
+    # What is not UTF-8 becomes lone surrogates, so that the line that holds it is known.
+    with _opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape") as lines:
+        for number, line in enumerate(lines, start=1):
+            if bad := _NOT_UTF8.search(line):
+                raise _not_utf8(path, number, ord(bad[0]) & 0xFF)
+            yield number, unicodedata.normalize("NFC", line.removesuffix("\n"))
+
+
+def first_bytes(path: str | Path, count: int) -> bytes:
+    """What the file begins with, unzipped."""
+    with _opened(path) as file:
+        return file.read(count)
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[BinaryIO]:
+    """The file as bytes, unzipped; whatever happens to it inside the block becomes a `DataError`."""
     try:
-        content = Path(path).read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file (got a path to nothing); a text file is needed; check the path"
@@ -34,7 +72,6 @@ def read_text(path: str | Path) -> str:
             f"{path}: cannot be opened (got {getattr(error, 'strerror', None) or error}); a readable file is needed; "
             "check its permissions"
         ) from error
-    return _decode(content, path)
 
 
 def _decode(content: bytes, path: str | Path) -> str:
@@ -43,10 +80,11 @@ def _decode(content: bytes, path: str | Path) -> str:
     except UnicodeDecodeError as error:
         # The codec counts from behind the byte order mark, which is on line 1 and so moves no line.
         line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}:{line}: not UTF-8 (got byte 0x{error.object[error.start]:02x}); text files must be UTF-8; "
-            "save it as UTF-8"
-        ) from error
+        raise _not_utf8(path, line, error.object[error.start]) from error
     if not text.strip():
         raise DataError(f"{path}: the file is empty (got {len(content)} bytes); some text is needed; check the path")
     return text
+
+
+def _not_utf8(path: str | Path, line: int, byte: int) -> DataError:
+    return DataError(f"{path}:{line}: not UTF-8 (got byte 0x{byte:02x}); text files must be UTF-8; save it as UTF-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from carousel.errors import DataError
 from carousel.metrics.words import normalise
@@ -52,9 +52,13 @@ class Vocabulary:
     @classmethod
     def build(cls, sentences: Iterable[Sequence[str]], min_count: int = 5) -> Vocabulary:
         """Keep the words that occur at least ``min_count`` times, the most frequent first, equals by alphabet."""
-        counts = Counter(word for sentence in sentences for word in sentence if word not in SPECIALS)
-        kept = [word for word, count in counts.items() if count >= min_count]
-        return cls([*SPECIALS, *sorted(kept, key=lambda word: (-counts[word], word))])
+        return cls.of_counts(Counter(word for sentence in sentences for word in sentence), min_count)
+
+    @classmethod
+    def of_counts(cls, counts: Mapping[str, int], min_count: int = 1, most: int | None = None) -> Vocabulary:
+        """As `build`, of words that were counted already; `most` is how many words to keep, besides the specials."""
+        kept = [word for word, count in counts.items() if count >= min_count and word not in SPECIALS]
+        return cls([*SPECIALS, *sorted(kept, key=lambda word: (-counts[word], word))[:most]])
 
     @classmethod
     def from_list(cls, words: Sequence[str]) -> Vocabulary:
@@ -68,6 +72,10 @@ class Vocabulary:
     def encode(self, words: Iterable[str]) -> list[int]:
         """One id for every word, ``<unk>`` for those unknown; no ``<start>`` or ``<stop>`` is added."""
         return [self._ids.get(word, UNKNOWN) for word in words]
+
+    def word(self, i: int) -> str:
+        """The word of an id."""
+        return self._words[i]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words up to the first ``<stop>``, with single spaces; ``<pad>`` and ``<start>`` are left out."""

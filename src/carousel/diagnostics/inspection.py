@@ -11,8 +11,9 @@ from carousel.diagnostics import pictures, words
 from carousel.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from carousel.diagnostics.units import telling_units
 from carousel.errors import ConfigError
-from carousel.reports.inspection import Section, UnitReading, write_inspection_report
+from carousel.reports.inspection import UnitReading, write_inspection_report
 from carousel.reports.page import write_whole
+from carousel.reports.section import Section
 from carousel.tasks import captioning
 from carousel.tasks.inspection import Inspection
 from carousel.training import RunFolder, model_task

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from carousel.reports.page import write_page
-
-
-@dataclass(frozen=True)
-class Section:
-    """A picture and what is seen in it."""
-
-    heading: str
-    words: str
-    how: str  # how to read the picture
-    picture: bytes | None = None  # PNG
-
-    @property
-    def uri(self) -> str:
-        return "data:image/png;base64," + base64.b64encode(self.picture or b"").decode("ascii")
+from carousel.reports.section import Section, colour
 
 
 @dataclass(frozen=True)
@@ -84,6 +70,4 @@ def _largest(unit: UnitReading) -> float:
 
 
 def _colours(values: Sequence[float], units: Sequence[UnitReading]) -> list[str]:
-    """Blue for less than zero, orange for more, the stronger the nearer to the unit's largest."""
-    shares = [value / _largest(unit) for value, unit in zip(values, units, strict=True)]
-    return [f"rgb({'201 94 32' if share > 0 else '43 111 160'} / {abs(share):.2f})" for share in shares]
+    return [colour(value / _largest(unit)) for value, unit in zip(values, units, strict=True)]

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from carousel.reports.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, line_charts
 from carousel.reports.page import write_page
+from carousel.reports.section import Section
 
 Score: TypeAlias = float | tuple[float, float, float]
 
@@ -22,12 +23,13 @@ def write_training_report(
     epochs: Sequence[Mapping[str, object]],
     scores: Mapping[str, Score],
     best_epoch: int | None = None,
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write one HTML page about a training run, complete in itself, and return its path.
 
     `epochs` is one record an epoch: the key ``epoch`` and any numbers; each becomes a curve (see `line_charts`).
     `scores` maps a metric to its value, or to ``(value, low, high)`` with the ends of its 95% interval.
-    `config` may hold further mappings, which become ``outer.inner`` rows.
+    `sections` come last. `config` may hold further mappings, which become ``outer.inner`` rows.
 
     Raises:
         ConfigError: the page cannot be written; an older page at `path` is still whole.
@@ -55,6 +57,7 @@ def write_training_report(
         config=_flat(config),
         epochs=len(epochs),
         best_epoch=best_epoch,
+        sections=sections,
     )
 
 

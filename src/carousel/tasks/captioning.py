@@ -1,19 +1,17 @@
 """Image captioning from files: captions and photos in, a captioner and its honest scores out.
 
-Read from top to bottom: `train`, `evaluate`, `caption`, `inspection`. The data are in `carousel.captioning.pictures`,
-the losses and the validation in `carousel.captioning.training`, the model in `carousel.captioning.nic`.
+Read from top to bottom: what is trained, `train`, `evaluate`, `caption`, `inspection`. The data are in
+`carousel.captioning.pictures`, the losses in `carousel.captioning.training`, the model in `carousel.captioning.nic`.
 """
 
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from carousel.captioning import (
@@ -29,14 +27,55 @@ from carousel.captioning import (
 from carousel.captioning.pictures import load_pictures, training_set
 from carousel.captioning.training import CaptioningTask
 from carousel.data.captions import Split, read_captions
-from carousel.errors import DataError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics import CaptionScores, score_captions
-from carousel.reports.training import write_training_report
+from carousel.metrics.score import Score
 from carousel.tasks.inspection import Inspection
-from carousel.training import Plan, RunFolder, autocast, fit, write_atomically
-from carousel.training.lr_find import lr_find as range_test
+from carousel.tasks.task import Evaluation, Source, Task
+from carousel.tasks.verbs import train_task
+from carousel.training import RunFolder
 from carousel.training.progress import LiveProgress
 from carousel.vision.photo import read_photo
+
+
+class Captioning(CaptioningTask):
+    """What is trained; see `carousel.tasks.task.Learner`."""
+
+    objective = "cider"
+
+    def baselines(self) -> dict[str, Score]:
+        return {}
+
+    def evaluate(self, model: Captioner) -> Evaluation:
+        """On the validation photos: `carousel evaluate` has all scores, of any photos."""
+        found = model.describe(self.look(self.val.lower))
+        values = self.consensus.scores([captions[0].text for captions in found], range(len(found)))
+        return Evaluation(f"{len(found)} validation photos", [Score.mean("CIDEr-D", values)])
+
+
+def recognise(source: Source) -> str | None:
+    """Captions are told from other text by their photos, so these must be named."""
+    return f"captions of the photos in {source.images}" if source.images is not None else None
+
+
+def learner(
+    source: Source, config: CaptioningConfig, file: Path, live: LiveProgress, start_from: Path | None = None
+) -> Captioning:
+    """What is trained, when all photos have been looked at."""
+    if source.images is None:
+        raise ConfigError("images: no photos are named (got captions alone); their folder; name it with --images")
+    initial = Captioner.load(start_from) if start_from else None
+    found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
+    encoder = PhotoEncoder(config.finetune_from)
+    seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live)
+    held = load_pictures(found.part("val"), source.images, encoder, mirror=False, live=live)
+    if config.finetune_from < ALL_FROZEN and initial is None:
+        live.tell("the encoder learns from the start, and can drift before the decoder reads it; better train with it")
+        live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
+    return Captioning(config, encoder, seen, held, file, initial)
+
+
+TASK = Task("captioning", "sentences about photos", CaptioningConfig, recognise, learner, Captioner.load)
 
 
 def train(
@@ -67,90 +106,22 @@ def train(
     Raises `DataError`, `PhotoError`, `ConfigError` for what is wrong with the input, before training begins, and
     `Interrupted` and `TrainingDiverged` as `fit` says.
     """
-    config, folder = config or CaptioningConfig(), RunFolder(run)
-    folder.check(resume=resume)
-    initial = Captioner.load(start_from) if start_from else None
+    source = Source(Path(captions), images=Path(images), lists=dict(lists or {}))
     with progress or LiveProgress() as live:
-        found = training_set(captions, images, lists=lists, seed=config.seed, tell=live.tell)
-        encoder = PhotoEncoder(config.finetune_from)
-        seen = load_pictures(found.part("train"), Path(images), encoder, mirror=config.flips, live=live)
-        held = load_pictures(found.part("val"), Path(images), encoder, mirror=False, live=live)
-        task = CaptioningTask(config, encoder, seen, held, folder.model, initial)
-        live.tell(task.summary())
-        if config.finetune_from < ALL_FROZEN and initial is None:
-            live.tell(
-                "the encoder learns from the start, and can drift before the decoder reads it; better train with it"
-            )
-            live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
-        if lr_find:
-            rate = found_rate(task, folder, live, resume=resume)
-            task.config = config.model_copy(update={"learning_rate": rate})
-        history = fit(task, _plan(task, Path(captions)), folder, live, resume=resume)
-    _report(task, Path(captions), folder, history)
-    return Captioner.load(folder.model)
+        trained: Captioner = train_task(
+            TASK,
+            source,
+            config or CaptioningConfig(),
+            RunFolder(run),
+            live,
+            resume=resume,
+            start_from=Path(start_from) if start_from else None,
+            lr_find=lr_find,
+        )
+    return trained
 
 
-def _plan(task: CaptioningTask, captions: Path) -> Plan:
-    """What `fit` asks of the settings."""
-    config = task.config
-    return Plan(
-        epochs=config.epochs,
-        objective="cider",
-        optimiser=config.optimiser,
-        schedule=config.schedule,
-        weight_decay=config.weight_decay,
-        clipping=config.clipping,
-        clip_norm=config.clip_norm,
-        averaging=config.averaging,
-        average_after=config.average_after,
-        patience=config.patience,
-        mixed_precision=config.mixed_precision,
-        seed=config.seed,
-        settings=config.model_dump(),
-        data={"captions": captions.name, "photos": len(task.train.files), "data": task.digest()},
-    )
-
-
-def _report(task: CaptioningTask, captions: Path, folder: RunFolder, history: list[dict[str, float]]) -> None:
-    """The run's page."""
-    best = max(history, key=lambda record: record["cider"])
-    write_training_report(
-        folder.report,
-        title=f"Training of {folder.path.name}",
-        about=f"Show and Tell on {captions.name}. {task.summary()}",
-        config=task.config.model_dump(),
-        epochs=history,
-        scores={"validation CIDEr-D": best["cider"], "validation perplexity": best["perplexity"]},
-        best_epoch=int(best["epoch"]),
-    )
-
-
-def found_rate(task: CaptioningTask, folder: RunFolder, live: LiveProgress, *, resume: bool) -> float:
-    """The learning rate that a range test suggests; that which the run began with, to resume it."""
-    if resume:
-        return float(tomllib.loads(folder.config.read_text(encoding="utf-8"))["learning_rate"])
-    config = task.config
-
-    def loss(step: int) -> Tensor:
-        with autocast(config.mixed_precision):
-            return task.loss(0, step % task.steps).mean
-
-    live.tell("looking for a learning rate")
-    test = range_test(
-        task.model,
-        loss,
-        optimiser=config.optimiser,
-        clip=config.clip_norm if config.clipping == "norm" else None,
-        groups=task.parameter_groups(),
-        seed=config.seed,
-    )
-    picture = folder.path / "lr-find.png"
-    write_atomically(picture, test.png())
-    live.tell(f"{picture}: the loss is least about {10 * test.suggestion:.2g}; training with {test.suggestion:.2g}")
-    return float(f"{test.suggestion:.3g}")
-
-
-class Evaluation(NamedTuple):
+class CaptionEvaluation(NamedTuple):
     """Scores of the best caption of every photo, the captions themselves, and how long it took."""
 
     scores: CaptionScores
@@ -169,7 +140,7 @@ def evaluate(
     decoding: Decoding = Decoding(),  # noqa: B008
     seed: int = 0,
     progress: LiveProgress | None = None,
-) -> Evaluation:
+) -> CaptionEvaluation:
     """Score a captioner on one split of a captioned-photo data set; `seed` is the bootstrap's.
 
     Raises `DataError` where the split is empty, `ModelFileError` for the model.
@@ -196,7 +167,7 @@ def evaluate(
     decoded = time.perf_counter()
     references = [[" ".join(words) for words in photo] for photo in pictures.captions]
     scores = score_captions(texts, references, training_hashes=captioner.training_hashes.tolist(), seed=seed)
-    return Evaluation(scores, dict(zip(pictures.files, texts, strict=True)), looked - began, decoded - looked)
+    return CaptionEvaluation(scores, dict(zip(pictures.files, texts, strict=True)), looked - began, decoded - looked)
 
 
 def caption(photo: str | Path, *, model: str | Path | Captioner = SHIPPED, **decoding: Any) -> list[Caption]:

@@ -3,6 +3,7 @@
 from .averaging import TriggeredAverage, WeightAverage
 from .bptt import BPTT
 from .clipping import CLIPPINGS, ClippedSteps, clipping_named
+from .config import TrainingConfig
 from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
 from .model_file import model_task, read_model_file, write_atomically, write_model_file
 from .optimisers import OPTIMISERS, optimiser_named
@@ -27,6 +28,7 @@ __all__ = [
     "RunFolder",
     "Streams",
     "Trainable",
+    "TrainingConfig",
     "TriggeredAverage",
     "Watched",
     "Watcher",

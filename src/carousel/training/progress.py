@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from carousel.training.loop import Progress as Standing
 
 EVERY = 60.0  # seconds between lines where there is no terminal
+MEASURED = 10  # steps by which the time to go is told
 
 
 class LiveProgress:
@@ -28,6 +29,7 @@ class LiveProgress:
         )
         self._task: TaskID | None = None
         self._told = time.monotonic()
+        self._steps = 0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -63,6 +65,9 @@ class LiveProgress:
         facts = f"loss {progress.loss:.3f}  {progress.rate:,.0f} words/s  {duration(progress.left)} left"
         done = (progress.epoch - 1) * progress.steps + progress.step
         self._bar.update(self._task, completed=done, description=where, facts=facts)
+        self._steps += 1
+        if self._steps == MEASURED:
+            self.tell(f"about {duration(progress.left)} to go if it does not stop early, by the first {MEASURED} steps")
         if not self.console.is_terminal and time.monotonic() - self._told > EVERY:
             self._told = time.monotonic()
             self.tell(f"{where}  step {progress.step}/{progress.steps}  {facts}")

@@ -1,0 +1,460 @@
+"""Text classification: sentiment, topic, any label, or several; texts with labels in, a classifier out.
+
+Read from top to bottom: settings, network, what is trained, the trained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from carousel import __version__
+from carousel.data.bucketing import Buckets, by_length
+from carousel.data.captions import Split
+from carousel.data.labelled import Examples, LabelledTexts, Roles
+from carousel.data.ragged import Ragged
+from carousel.data.splits import balance
+from carousel.data.tables import Table
+from carousel.data.tokenizers import Tokenizer
+from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.metrics.classification import accuracy, macro_f1, micro_f1
+from carousel.metrics.score import Score
+from carousel.nn import Embedding
+from carousel.reports.classification import calibration_section, confusion_section, length_section
+from carousel.reports.section import Section, Text
+from carousel.tasks.attribution import integrated_gradients, occlusion
+from carousel.tasks.bag_of_words import tfidf_logits
+from carousel.tasks.task import Evaluation, Source, Task
+from carousel.tasks.text import TextConfig, lengths_in_words
+from carousel.training import Loss, read_model_file, write_model_file
+from carousel.training.progress import LiveProgress
+
+NAME = "classify"
+UNEQUAL = 0.8  # where one label has so large a share, accuracy says little, and macro F1 counts
+
+
+class ClassifyConfig(TextConfig):
+    """The data, the network and its training."""
+
+    text: str = Field("", description="the column with the texts; empty: inferred")
+    label: str = Field("", description="the column with the labels; empty: inferred")
+    split: str = Field("", description="the column that says train, val or test; empty: inferred")
+    separator: str = Field("", description="what stands between several labels of one text; empty: inferred")
+    bidirectional: bool = Field(True, description="read each text from its end too")
+    pooling: Literal["last", "mean", "max", "attention", "concat"] = Field(
+        "max", description="what becomes of the outputs of all steps; concat: last, max and mean side by side"
+    )
+    balance: float = Field(0.0, ge=0, le=1, description="labels weigh as their frequency to the minus this; 0: alike")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="the share of the target that all labels get")
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+class TextClassifier(nn.Module):
+    """Token vectors, a recurrence over them in both directions, its outputs pooled, and a linear map to labels."""
+
+    def __init__(self, config: ClassifyConfig, vocabulary: int, labels: int) -> None:
+        super().__init__()
+        self.pooling = config.pooling
+        self.embedding = Embedding(vocabulary, config.embedding_size, dropout=config.word_dropout)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.recurrent = config.recurrent(config.embedding_size, bidirectional=config.bidirectional)
+        self.dropout = nn.Dropout(config.dropout)
+        width = self.recurrent.output_size
+        self.query = nn.Linear(width, 1, bias=False) if config.pooling == "attention" else None
+        self.readout = nn.Linear(3 * width if config.pooling == "concat" else width, labels)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, K) of ids (T, B) and lengths (B,)."""
+        return self.judge(self.embedding(ids), lengths)
+
+    def judge(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """Logits (B, K) of token vectors (T, B, E)."""
+        outputs, _ = self.recurrent(self.dropout(vectors), lengths=lengths)
+        logits: Tensor = self.readout(self.dropout(self.pool(outputs, lengths)))
+        return logits
+
+    def pool(self, outputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, ...) of outputs (T, B, ...), of each text's own steps."""
+        padding = (torch.arange(len(outputs))[:, None] >= lengths)[..., None]
+        if self.query is not None:
+            weights: Tensor = self.query(outputs).masked_fill(padding, -torch.inf).softmax(0)
+            return (weights * outputs).sum(0)
+        pooled = {
+            "last": lambda: self._last(outputs, lengths),
+            "max": lambda: outputs.masked_fill(padding, -torch.inf).amax(0),
+            "mean": lambda: outputs.masked_fill(padding, 0).sum(0) / lengths[:, None],
+        }
+        names = pooled if self.pooling == "concat" else [self.pooling]
+        return torch.cat([pooled[name]() for name in names], dim=1)
+
+    def _last(self, outputs: Tensor, lengths: Tensor) -> Tensor:
+        """Of each direction the output when it has read everything."""
+        at = outputs[lengths - 1, torch.arange(len(lengths))]
+        if not self.recurrent.bidirectional:
+            return at
+        half = outputs.shape[2] // 2
+        return torch.cat([at[:, :half], outputs[0, :, half:]], dim=1)
+
+
+def logits_of(network: TextClassifier, texts: Ragged, longest: int, size: int = 64) -> Tensor:
+    """Logits (N, K) of texts, computed in batches of about one length."""
+    found = torch.zeros(len(texts), network.readout.out_features)
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        for rows in by_length(texts.lengths.clamp(max=longest), size):
+            ids, lengths = texts.batch(rows, longest)
+            found[rows] = network(ids, lengths).float()
+    network.train(training)
+    return found
+
+
+# --- what is trained --------------------------------------------------------------------------------------------------
+
+
+class Classification:
+    """Training of a classifier; see `carousel.tasks.task.Learner`."""
+
+    objective = "score"
+
+    def __init__(self, config: ClassifyConfig, data: LabelledTexts, file: Path, start_from: Path | None = None) -> None:
+        self.config, self.data, self.file = config, data, file
+        known = load(start_from) if start_from else None
+        self.tokenizer = known.tokenizer if known else config.tokenizer(data.texts("train"))
+        self.train, self.val, self.test = (data.examples(split, self.tokenizer) for split in ("train", "val", "test"))
+        self.buckets = Buckets(self.train.texts.lengths.clamp(1, config.max_length), config.batch_size)
+        self.steps = len(self.buckets)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = TextClassifier(config, len(self.tokenizer), len(data.labels))
+        if known:
+            self._take(known)
+        counts = self.train.targets.sum(0) if data.roles.several else torch.bincount(self.train.targets)
+        self.metric = "micro F1" if data.roles.several else "accuracy"
+        if not data.roles.several and counts.max() > UNEQUAL * counts.sum():
+            self.metric = "macro F1"
+        weights = counts.clamp(min=1).float() ** -config.balance
+        self.weights = weights / (weights * counts).sum() * counts.sum() if config.balance else None
+
+    def _take(self, known: Classifier) -> None:
+        if known.labels != self.data.labels:
+            raise ConfigError(
+                f"start_from: a model of other labels (got {', '.join(known.labels[:5])}); "
+                f"{', '.join(self.data.labels[:5])}; another model"
+            )
+        try:
+            self.model.load_state_dict(known.network.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(
+                f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
+                "model's; give them with --set"
+            ) from None
+
+    def summary(self) -> str:
+        roles, data = self.data.roles, self.data
+        shown = [data.labels[k] for k in self.train.targets.tolist()] if not roles.several else []
+        cut = int((self.train.texts.lengths > self.config.max_length).sum())
+        weights = sum(p.numel() for p in self.model.parameters())
+        tokens = sum(len(examples.texts.ids) for examples in (self.train, self.val, self.test))
+        unknown = float((self.val.texts.ids == 3).float().mean()) if len(self.val.texts.ids) else 0.0
+        lines = [
+            *data.table.notes,
+            *data.notes,
+            f"columns: {roles.text!r} is text, {roles.label!r} has {len(data.labels)} labels"
+            f"{', several for a text' if roles.several else ''} (others: --set text=COLUMN --set label=COLUMN)",
+            f"rows: {len(self.train)} to train on, {len(self.val)} to validate on, {len(self.test)} for the test; kept "
+            f"are {4e-6 * tokens:.1f} MB of token ids, the texts are not",
+            *([f"labels: {balance(shown)}; {self.metric} counts"] if shown else []),
+            f"lengths: {lengths_in_words(self.train.texts.lengths)}; {cut} cut to {self.config.max_length}; in a batch "
+            f"{self.buckets.padding():.1%} is padding ({self.buckets.padding(sort=False):.0%} without buckets)",
+            f"vocabulary: {len(self.tokenizer)} {self.config.tokens}; {unknown:.1%} of the validation's are unknown "
+            "(others: --set tokens=characters | bytes | bpe)",
+            f"network: {self.config.cell}, {weights / 1e6:.2f} million weights",
+        ]
+        return "\n".join(lines)
+
+    def digest(self) -> str:
+        return self.data.digest
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.model.parameters()), "lr": self.config.learning_rate}]
+
+    def loss(self, epoch: int, step: int) -> Loss:
+        rows = self.buckets.rows(self.config.seed, epoch, step)
+        ids, lengths = self.train.texts.batch(rows, self.config.max_length)
+        logits, targets = self.model(ids, lengths).float(), self.train.targets[rows]
+        if self.data.roles.several:
+            mean = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
+        else:
+            mean = F.cross_entropy(logits, targets, self.weights, label_smoothing=self.config.label_smoothing)
+        return Loss(mean, mean.item() * len(rows), len(rows))
+
+    def validate(self) -> dict[str, float]:
+        logits = logits_of(self.model, self.val.texts, self.config.max_length)
+        right = self.val.targets
+        loss = F.binary_cross_entropy_with_logits if self.data.roles.several else F.cross_entropy
+        score = main_score(self.metric, logits, right).value
+        return {"score": score, "validation_loss": float(loss(logits, right))}
+
+    def save(self, scores: Mapping[str, float]) -> None:
+        facts = {"validation": dict(scores), "carousel": __version__, "data": self.data.digest, "metric": self.metric}
+        Classifier(self.config, self.tokenizer, self.data.labels, self.data.roles, self.model, facts).save(self.file)
+
+    def baselines(self) -> dict[str, Score]:
+        several, right = self.data.roles.several, self.test.targets
+        frequency = self.train.targets.mean(0) if several else torch.bincount(self.train.targets).float()
+        commonest = (torch.logit(frequency, 1e-6) if several else frequency).expand(len(right), -1)
+        commonest = F.pad(commonest, (0, len(self.data.labels) - commonest.shape[1]), value=-1.0)
+        words = Tokenizer.train("words", self.data.texts("train"), lowercase=True, min_count=2)
+        train, val, test = (Ragged(map(words.encode, self.data.texts(split))) for split in ("train", "val", "test"))
+        logits = tfidf_logits(
+            train, self.train.targets, val, self.val.targets, test, len(self.data.labels)
+        )  # fmt: skip
+        return {
+            "the commonest label": main_score(self.metric, commonest, right),
+            "TF-IDF + logistic regression": main_score(self.metric, logits, right),
+        }
+
+    def evaluate(self, model: Classifier) -> Evaluation:
+        return model.judged(self.test, self.data, f"{len(self.test)} rows of the test split")
+
+
+def main_score(metric: str, logits: Tensor, right: Tensor) -> Score:
+    """The score that counts, of logits (N, K)."""
+    if metric == "micro F1":
+        return micro_f1(right.double().numpy(), (logits > 0).double().numpy())
+    said = logits.argmax(1).numpy()
+    return macro_f1(right.numpy(), said, logits.shape[1]) if metric == "macro F1" else accuracy(right.numpy(), said)
+
+
+# --- the trained model ------------------------------------------------------------------------------------------------
+
+
+class Labelling(NamedTuple):
+    """What a text is said to be: its likeliest label, or all that are likelier than not."""
+
+    labels: tuple[str, ...]
+    probability: float  # of the first
+    probabilities: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.labels)}\t{self.probability:.3f}"
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``carousel predict --json`` prints it."""
+        shown = {label: round(probability, 6) for label, probability in self.probabilities.items()}
+        return {"label": list(self.labels) if len(self.labels) != 1 else self.labels[0], "probabilities": shown}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A labelling with what each token adds to its label's logit."""
+
+    labelling: Labelling
+    tokens: Sequence[str]
+    gradients: Sequence[float]  # integrated gradients
+    occlusion: Sequence[float]
+
+    @property
+    def shares(self) -> list[tuple[str, float]]:
+        """Tokens with integrated gradients from -1 to 1."""
+        most = max(map(abs, self.gradients), default=0.0) or 1.0
+        return [(token, value / most) for token, value in zip(self.tokens, self.gradients, strict=True)]
+
+    def __str__(self) -> str:
+        """Tokens for the label in orange, against it in blue, where a terminal has colours."""
+        coloured = [
+            f"\x1b[48;5;{(209 if share > 0 else 75)}m\x1b[30m{token}\x1b[0m" if abs(share) > 0.25 else token
+            for token, share in self.shares
+        ]
+        return f"{self.labelling}\t{' '.join(coloured)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``carousel predict --explain --json`` prints it."""
+        rows = zip(self.tokens, self.gradients, self.occlusion, strict=True)
+        return self.labelling.as_json() | {
+            "tokens": [{"token": t, "integrated_gradient": round(g, 5), "occlusion": round(o, 5)} for t, g, o in rows]
+        }
+
+
+class Classifier:
+    """A trained classifier, and its one file."""
+
+    def __init__(
+        self,
+        config: ClassifyConfig,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        roles: Roles,
+        network: TextClassifier,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.tokenizer, self.labels, self.roles = config, tokenizer, tuple(labels), roles
+        self.network, self.facts = network, dict(facts or {})
+
+    def predict(self, inputs: str | Sequence[str]) -> Any:
+        """What a text is, or what each of several is."""
+        if isinstance(inputs, str):
+            return self.predict([inputs])[0]
+        texts = Ragged(self.tokenizer.encode(text) for text in inputs)
+        return [self._labelling(row) for row in logits_of(self.network, texts, self.config.max_length)]
+
+    def _labelling(self, logits: Tensor) -> Labelling:
+        probabilities = (logits.sigmoid() if self.roles.several else logits.softmax(0)).tolist()
+        order = sorted(range(len(self.labels)), key=lambda k: -probabilities[k])
+        chosen = [k for k in order if probabilities[k] > 0.5] if self.roles.several else order[:1]
+        return Labelling(
+            tuple(self.labels[k] for k in chosen),
+            probabilities[order[0]],
+            {self.labels[k]: probabilities[k] for k in order},
+        )
+
+    def explain(self, inputs: Sequence[str], steps: int = 32) -> list[Explained]:
+        """What each text is, and which tokens speak for it, by integrated gradients and by occlusion."""
+        return [self._explained(text, steps) for text in inputs]
+
+    def _explained(self, text: str, steps: int) -> Explained:
+        labelling = self.predict(text)
+        tokens = self.tokenizer.tokens(text)[: self.config.max_length]
+        if not tokens:
+            return Explained(labelling, [], [], [])
+        best = max(labelling.probabilities, key=labelling.probabilities.__getitem__)
+        label = self.labels.index(best)
+        ids = torch.tensor(self.tokenizer.vocabulary.encode(tokens))
+        self.network.eval()
+        with torch.no_grad():
+            vectors = self.network.embedding(ids[:, None])[:, 0]
+
+        def output(some: Tensor, lengths: Tensor) -> Tensor:
+            return self.network.judge(some, lengths)[:, label]
+
+        gradients = integrated_gradients(output, vectors, steps).tolist()
+        return Explained(labelling, tokens, gradients, occlusion(output, vectors).tolist())
+
+    def input_column(self, table: Table) -> str:
+        """The column with texts."""
+        if self.roles.text in table.columns:
+            return self.roles.text
+        if table.kind == "text":
+            return "text"
+        raise DataError(
+            f"{table.path}: no column {self.roles.text!r} (got {', '.join(table.columns)}); that which the model was "
+            "trained on; rename it"
+        )
+
+    def evaluate(self, source: Source, split: Split, live: LiveProgress) -> Evaluation:
+        """On a split of some data; where nobody says which rows are in it, on all of them."""
+        data = LabelledTexts.read(source.table, self.roles, self.labels)
+        if data.digest == self.facts.get("data"):
+            data = data.with_splits(self.config.seed)
+        elif not any(data.splits):
+            data = replace(data, splits=[split] * len(data.splits))
+        for note in data.notes:
+            live.tell(note)
+        examples = data.examples(split, self.tokenizer)
+        return self.judged(examples, data, f"{len(examples)} rows of the {split} split")
+
+    def judged(self, examples: Examples, data: LabelledTexts, about: str) -> Evaluation:
+        """Scores and sections."""
+        logits = logits_of(self.network, examples.texts, self.config.max_length)
+        right = examples.targets
+        first = main_score(self.facts["metric"], logits, right)
+        if self.roles.several:
+            return Evaluation(about, [first, Score.mean("all labels right in %", _all_right(logits, right))])
+        said = logits.argmax(1).numpy()
+        others = [accuracy(right.numpy(), said), macro_f1(right.numpy(), said, len(self.labels))]
+        scores = [first, *(score for score in others if score.name != first.name)]
+        return Evaluation(about, scores, self._sections(examples, data, logits))
+
+    def _sections(self, examples: Examples, data: LabelledTexts, logits: Tensor) -> list[Section]:
+        right = examples.targets
+        sure, said = logits.softmax(1).max(1)
+        hit = (said == right).double().numpy()
+        worst = sorted((said != right).nonzero()[:, 0].tolist(), key=lambda k: -float(sure[k]))[:12]
+        some = [k for k in range(len(examples)) if said[k] == right[k]][:6]
+        texts = data.texts_of([examples.rows[k] for k in (*worst, *some)])
+
+        def shown(k: int) -> Text:
+            explained = self._explained(texts[examples.rows[k]], 16)
+            caption = f"is {self.labels[right[k]]}, said {self.labels[said[k]]} with {float(sure[k]):.1%}"
+            return Text(caption, explained.shares)
+
+        how = "Orange tokens speak for what was said, blue ones against it, by integrated gradients."
+        wrong = f"{int(hit.size - hit.sum())} of {hit.size} are wrong; these with the most confidence."
+        return [
+            confusion_section(right.numpy(), said.numpy(), self.labels),
+            Section("The worst mistakes", wrong, how, texts=[shown(k) for k in worst]),
+            Section("Some that are right", "The first of the test split.", how, texts=[shown(k) for k in some]),
+            length_section(examples.texts.lengths.numpy(), hit),
+            calibration_section(sure.double().numpy(), hit),
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write the one file that `load` reads."""
+        known = {
+            "task": NAME,
+            "config": self.config.model_dump(),
+            "tokenizer": self.tokenizer.facts(),
+            "labels": list(self.labels),
+            "roles": asdict(self.roles),
+            **self.facts,
+        }
+        write_model_file(path, self.network.state_dict(), known)
+
+
+def _all_right(logits: Tensor, right: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return 100.0 * ((logits > 0) == (right > 0)).all(1).double().numpy()
+
+
+def load(path: str | Path) -> Classifier:
+    """Read a classifier. Raises `ModelFileError`."""
+    tensors, facts = read_model_file(path, NAME)
+    try:
+        config = ClassifyConfig(**facts.pop("config"))
+        tokenizer = Tokenizer.from_facts(facts.pop("tokenizer"))
+        labels, roles = facts.pop("labels"), Roles(**facts.pop("roles"))
+        network = TextClassifier(config, len(tokenizer), len(labels))
+        network.load_state_dict(tensors)
+        return Classifier(config, tokenizer, labels, roles, network.eval(), facts)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(
+            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
+        ) from None
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def recognise(source: Source) -> str | None:
+    """A table with a column of text and one of labels."""
+    roles = Roles.of(source.table)
+    return None if roles is None else f"column {roles.text!r} is text, {roles.label!r} is a label"
+
+
+def learner(
+    source: Source, config: ClassifyConfig, file: Path, live: LiveProgress, start_from: Path | None = None
+) -> Classification:
+    """What is trained, when the data has been read."""
+    table = source.table
+    roles = Roles.of(table, config.text, config.label, config.split, config.separator)
+    if roles is None:
+        raise DataError(
+            f"{table.path}: no column of texts with one of labels (got {', '.join(table.columns)}); both; name them "
+            "with --set text=COLUMN --set label=COLUMN"
+        )
+    data = LabelledTexts.read(table, roles).with_splits(config.seed)
+    return Classification(config, data, file, start_from)
+
+
+TASK = Task(NAME, "labels for texts", ClassifyConfig, recognise, learner, load)
