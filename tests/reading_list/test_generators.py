@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from carousel.reading_list import pascanu_2013
+from carousel.reading_list.feng_2024 import selective
 from carousel.reading_list.gers_2000 import closing, endless, streams
 from carousel.reading_list.gers_2001 import counted
 from carousel.reading_list.gers_2002 import cosine, generating, measuring, rectangle, spikes, triangle
@@ -201,3 +203,24 @@ def test_functions_repeat(function: object) -> None:
     assert torch.allclose(values[:30], values[10:], atol=1e-5)
     assert float(values.min()) == 0 and float(values.max()) == 1
     assert not torch.allclose(values[:35], values[5:], atol=0.1)
+
+
+@pytest.mark.parametrize("length", [50, 200])
+def test_the_order_of_a_and_b_is_the_class(length: int) -> None:
+    inputs, orders = pascanu_2013.temporal_order(length, 500, seeded())
+    symbols = inputs.argmax(-1)
+    for k in range(500):
+        first, second = (symbols[:, k] < 2).nonzero()[:, 0].tolist()
+        assert length // 10 <= first < length // 5 and length // 2 <= second < length // 2 + length // 10
+        assert symbols[first, k] + 2 * symbols[second, k] == orders[k]
+    assert set(orders.tolist()) == {0, 1, 2, 3}
+    assert set(symbols.flatten().tolist()) == set(range(6))
+
+
+def test_what_was_selected_is_said_in_its_order() -> None:
+    inputs, wanted = selective(200, 30, seeded())
+    symbols = inputs.argmax(-1)
+    assert bool((symbols[30:] == 9).all()) and len(inputs) == 34
+    for k in range(200):
+        assert [s for s in symbols[:30, k].tolist() if s] == wanted[:, k].tolist()
+    assert set(wanted.flatten().tolist()) == set(range(1, 9))

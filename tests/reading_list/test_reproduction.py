@@ -1,5 +1,7 @@
 """Experiments: trials that end when they should, tables, figures, and folders that go on."""
 
+import math
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +10,23 @@ import torch
 from torch.nn import functional as F
 
 from carousel.errors import ConfigError, DataError
-from carousel.reading_list import EXPERIMENTS, PAPERS, Condition, Experiment, Outcome, Reproduction, reproduce
+from carousel.nn import Recurrent
+from carousel.reading_list import (
+    EXPERIMENTS,
+    PAPERS,
+    Condition,
+    Experiment,
+    Outcome,
+    Reproduction,
+    chang_2019,
+    pascanu_2013,
+    reproduce,
+)
 from carousel.reading_list.experiment import Network, hold, learn, network
 from carousel.reading_list.gers_2001 import reach
 from carousel.reading_list.hochreiter_1997 import Batch, off_the_mean, squared_error, wrong_classes
 from carousel.reading_list.reproduction import _solved
+from carousel.training import Watched, omega
 
 SOLVED = Outcome(True, 100, 1.0, 0.0, [(50.0, 0.5), (100.0, 0.0)])
 
@@ -40,6 +54,13 @@ def test_every_experiment_says_what_it_is() -> None:
         ("spike-delays", "F = 10, peepholes"),
         ("timed-spikes", "F = 10, no peepholes"),
         ("periodic-functions", "cosine, F = 10, peepholes"),
+        ("order-sigmoid", "MSGD, T = 50"),
+        ("order-basic-tanh", "MSGD-CR, T = 50"),
+        ("order-smart-tanh", "MSGD-C, T = 50"),
+        ("order-any-length", "MSGD-CR"),
+        ("irnn-adding", "IRNN, T = 150"),
+        ("dilated-copy", "tanh, dilated"),
+        ("selective-copying", "2 layers"),
     ],
 )
 def test_a_trial_goes_through_and_is_the_same_again(
@@ -49,9 +70,58 @@ def test_a_trial_goes_through_and_is_the_same_again(
     monkeypatch.setattr("carousel.reading_list.gers_2000.STEPS", 500)
     monkeypatch.setattr("carousel.reading_list.gers_2001.ASKED", 12)
     monkeypatch.setattr("carousel.reading_list.gers_2002.ASKED", 12)
+    monkeypatch.setattr("carousel.reading_list.pascanu_2013.SCREENED", 20)
+    monkeypatch.setattr("carousel.reading_list.pascanu_2013.JUDGED", 20)
+    monkeypatch.setattr("carousel.reading_list.pascanu_2013.FARTHER", (50, 250))
+    monkeypatch.setattr("carousel.reading_list.le_2015.HELD_OUT", 20)
     first, second = (reproduce(experiment, only=only, seeds=1, sequences=64)[0].outcomes[only][0] for _ in "ab")
     assert (first.score, first.curve, first.drawn) == (second.score, second.curve, second.drawn)
     assert not first.solved and first.curve
+
+
+@pytest.mark.parametrize("only", ["LSTM, plain", "antisymmetric, gated, permuted"])
+def test_digits_are_read_from_where_they_are(only: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carousel.tasks.digits.VALIDATION", 8)
+    drawn = torch.Generator().manual_seed(0)
+    for part, count in (("train", 80), ("t10k", 12)):
+        images = torch.randint(256, (count, 28, 28), dtype=torch.uint8, generator=drawn).numpy()
+        labels = torch.randint(10, (count,), dtype=torch.uint8, generator=drawn).numpy()
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            head = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+            (tmp_path / f"{part}-{kind}-ubyte").write_bytes(head + values.tobytes())
+    first, second = (
+        reproduce("pixel-digits", only=only, seeds=1, sequences=128, data=tmp_path)[0].outcomes[only][0] for _ in "ab"
+    )
+    assert (first.score, first.curve) == (second.score, second.curve)
+    assert first.sequences == 128 and first.score * 12 == pytest.approx(round(first.score * 12))
+
+
+def test_one_order_of_pixels_for_all_and_every_pixel_once() -> None:
+    plain, permuted = chang_2019.order_of(False), chang_2019.order_of(True)
+    assert plain.tolist() == list(range(196)) == sorted(permuted.tolist())
+    assert torch.equal(permuted, chang_2019.order_of(True)) and not torch.equal(plain, permuted)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("pixel-digits", None, r"data: pixel-digits needs a path \(got none\); the folder of MNIST's four idx files"),
+        ("adding", "there", r"data: not for adding \(got there\); it makes its own; leave it out"),
+    ],
+)
+def test_data_is_given_where_it_is_read(name: str, data: str | None, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        reproduce(name, seeds=1, sequences=1, data=data)
+
+
+def test_scan_and_loop_are_timed_in_turn_with_a_gru(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carousel.reading_list.feng_2024.TIMED", (4, 32, 64))
+    monkeypatch.setattr("carousel.reading_list.feng_2024.REPEATS", 2)
+    outcome = reproduce("parallel-training", only="minGRU, compiled loop", seeds=1)[0].outcomes[
+        "minGRU, compiled loop"
+    ][0]
+    assert [x for x, _ in outcome.drawn] == [4, 32, 64] and outcome.score == outcome.curve[-1][1] > 0
+    assert outcome.solved == (outcome.score > 1)
 
 
 def test_training_stops_when_the_criterion_is_met() -> None:
@@ -67,6 +137,45 @@ def test_training_stops_when_the_criterion_is_met() -> None:
     )
     assert (outcome.solved, outcome.sequences, outcome.score) == (True, 24, 2.0)
     assert outcome.curve == [(12.0, 1.0), (24.0, 2.0)]
+
+
+def test_training_stops_when_a_gradient_is_not_finite() -> None:
+    model, weights = network(0, "lstm", 1, 2, 1), []
+
+    def test() -> tuple[bool, float]:
+        weights.append(model.readout.weight.clone())
+        return False, 0.0
+
+    def loss(step: int) -> torch.Tensor:
+        return model(torch.ones(3, 4, 1)).square().mean() * (float("nan") if step == 4 else 1.0)
+
+    outcome = learn(model, loss, test, batch=4, limit=100, every=4, learning_rate=0.1)
+    assert (outcome.solved, outcome.sequences) == (False, 20)
+    assert torch.equal(*weights) and bool(weights[0].isfinite().all())
+
+
+def test_a_penalty_joins_the_gradient_before_it_is_clipped() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    options = {"batch": 1, "limit": 1, "every": 1, "learning_rate": 0.1, "optimiser": torch.optim.SGD}
+    learn(
+        model,
+        lambda step: model.weight.sum() * 0.3,
+        lambda: (False, 0.0),
+        penalty=lambda: model.weight.sum() * 4.0,
+        clip=math.inf,
+        **options,
+    )
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 4.3)
+    learn(
+        model,
+        lambda step: model.weight.sum() * 0.3,
+        lambda: (False, 0.0),
+        penalty=lambda: model.weight.sum(),
+        **options,
+    )
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 4.3 - 0.1)
 
 
 def test_weights_follow_from_the_seed() -> None:
@@ -132,6 +241,61 @@ def test_the_figure_is_a_staircase() -> None:
     missed = replace(SOLVED, solved=False, sequences=900)
     stairs = _solved([replace(SOLVED, sequences=200), SOLVED, SOLVED, missed])
     assert stairs == [(0, 0), (99.5, 0), (100, 0.5), (199.5, 0.5), (200, 0.75), (901, 0.75)]
+
+
+def test_the_figure_may_be_of_success_over_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    missed, drawn = replace(SOLVED, solved=False), dict[str, object]()
+    conditions = [
+        Condition(f"{name}, {x}", "", lambda seed, limit: SOLVED, point=(name, x)) for name in "ab" for x in (50, 100)
+    ]
+    experiment = Experiment("toy", "A paper", "Solved: at once.", "error", conditions, draw=("length", "share"))
+    outcomes = {"a, 50": {0: SOLVED, 1: missed}, "a, 100": {0: missed}, "b, 100": {0: SOLVED}}
+    monkeypatch.setattr("carousel.reading_list.reproduction.curves_png", lambda curves, **_: drawn.update(curves))
+    Reproduction(experiment, outcomes).png()
+    assert drawn == {"a": [[(50, 0.5), (100, 0.0)]], "b": [[(100, 1.0)]]}
+
+
+def test_the_first_weights_are_the_papers() -> None:
+    sigmoid, basic, smart = (pascanu_2013.made(name, 0) for name in ("sigmoid", "basic tanh", "smart tanh"))
+    assert [round(one.U.std().item(), 2) for one in (sigmoid, basic)] == [0.01, 0.10]
+    assert [round(one.enter.weight.std().item(), 2) for one in (sigmoid, basic, smart)] == [0.01, 0.10, 0.01]
+    assert bool(((smart.U != 0).sum(1) == 15).all())
+    assert torch.linalg.eigvals(smart.U).abs().max().item() == pytest.approx(0.95, abs=1e-4)
+    cell, nothing = sigmoid.recurrent.cells[0], torch.zeros(1, 50)
+    assert torch.equal(cell.step(nothing, cell.State(nothing)).h, torch.full((1, 50), 0.5))
+
+
+def test_where_no_gradient_is_left_omega_has_none_either() -> None:
+    model = pascanu_2013.made("sigmoid", 0)
+    outputs = model(torch.zeros(200, 3, 6))
+    model.retain()
+    outputs.sum().backward()
+    assert bool((model.entered.grad[0] == 0).all())
+    model.omega().backward()
+    assert bool(model.U.grad.isfinite().all()) and bool((model.U.grad != 0).any())
+
+
+@pytest.mark.parametrize("linear", [False, True])
+def test_the_authors_omega_is_ours_of_any_cell(linear: bool) -> None:
+    """In value; in gradient too where the units are linear, so that there is no φ' for their program to hold fixed."""
+    inputs, orders = pascanu_2013.temporal_order(30, 5, torch.Generator().manual_seed(0))
+    model = pascanu_2013.made("basic tanh", 0)
+    if linear:
+        model.recurrent.cells[0].activation = lambda a: 1.0 * a
+    watched = Recurrent([Watched(model.recurrent.cells[0])])
+    F.cross_entropy(model.readout(watched(model.enter(inputs))[0][-1]), orders).backward()
+    model.zero_grad()
+    wanted = omega(watched, squared=True, per_step=True)
+    wanted.backward()
+    [gradient] = [parameter.grad.clone() for parameter in watched.parameters()]
+    outputs = model(inputs)
+    model.retain()
+    F.cross_entropy(outputs, orders).backward()
+    model.zero_grad()
+    found = model.omega()
+    found.backward()
+    torch.testing.assert_close(found, wanted)
+    assert linear == torch.allclose(model.U.grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_finished_trials_are_kept(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def reproduce(
     only: Annotated[
         str | None, typer.Option("--only", metavar="TEXT", help="Only the conditions that have this in their name.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="PATH", help="pixel-digits: the folder of MNIST's idx files.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; small networks are fastest on one.")] = 1,
     out: Annotated[
         Path | None,
@@ -39,7 +42,7 @@ def reproduce(
                 print(f"    {experiment.name}: {', '.join(condition.name for condition in experiment.conditions)}")
         return
     torch.set_num_threads(threads)
-    found = reading_list.reproduce(name, seeds=seeds, sequences=sequences, only=only, out=out)
+    found = reading_list.reproduce(name, seeds=seeds, sequences=sequences, only=only, data=data, out=out)
     if as_json:
         print("[" + ",\n".join(one.json() for one in found) + "]")
     else:

@@ -16,7 +16,9 @@ from carousel.training.memory import keep_freed_memory
 from carousel.training.seeding import derived_seed
 
 Points: TypeAlias = list[tuple[float, float]]
-Trial: TypeAlias = "Callable[[int, int | None], Outcome]"  # of a seed and a limit of sequences
+Trial: TypeAlias = (
+    "Callable[..., Outcome]"  # of a seed, a limit of sequences, and `data` where the experiment reads some
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Condition:
-    """A row of the table: what is tried, and what the paper found, in words; empty where no figure could be checked."""
+    """A row of the table: what is tried, and what the paper found, in words; empty where no figure could be checked.
+
+    Args:
+        point: a name and an x, for a figure of success over x: the curve to which this condition's share of solved
+            trials belongs, and where on it.
+    """
 
     name: str
     paper: str
     trial: Trial
     trials: int = 10
+    point: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,9 @@ class Experiment:
     Args:
         score: what `Outcome.score` is.
         sequences: what is counted: "sequences" or, of streams, "symbols".
-        draw: the axes of `Outcome.drawn`, (x, y), where that is the figure; else it is the share of solved trials.
+        draw: the axes of the figure, (x, y), where that is of `Outcome.drawn` or of `Condition.point`; else it is the
+            share of solved trials by sequences.
+        data: what is to be read, in words, where the path has to be given.
     """
 
     name: str
@@ -58,6 +68,7 @@ class Experiment:
     conditions: Sequence[Condition]
     sequences: str = "sequences"
     draw: tuple[str, str] | None = None
+    data: str | None = None
 
 
 class Network(nn.Module):
@@ -115,37 +126,44 @@ def learn(
     learning_rate: float,
     clip: float = 1.0,
     decay: bool = False,
+    optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> Outcome:
-    """Train with Adam until the criterion is met, or for `limit` sequences.
+    """Train until the criterion is met, or for `limit` sequences, or until a gradient is not finite.
 
         for step in count():
-            loss(step).backward(); clip; optimiser.step()
+            loss(step).backward(); penalty().backward(); clip; optimiser.step()
             every `every` steps: solved, score = test()
 
     Seconds are of training and tests, without compiling; on one thread of the processor's own.
 
     Args:
         batch: sequences a step, by which they are counted.
+        clip: the greatest norm of all gradients; `math.inf` for any.
         decay: let the learning rate fall to 0 along a line.
+        penalty: what else to make smaller, of what the loss's backward pass left, as `omega` is.
     """
     keep_freed_memory()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     parameters = list(model.parameters())
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    descent = optimiser(parameters, lr=learning_rate)
     loss(0).backward()  # type: ignore[no-untyped-call]  # compiles
     began, curve, solved = clock(), [], False
     steps = max(1, limit // batch)
     for step in range(steps):
         if decay:
-            optimiser.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-        optimiser.zero_grad()
+            descent.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        descent.zero_grad()
         loss(step).backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, clip)
-        optimiser.step()
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if penalty is not None:
+            penalty().backward()  # type: ignore[no-untyped-call]
+        finite = bool(nn.utils.clip_grad_norm_(parameters, clip).isfinite())
+        if finite:
+            descent.step()
+        if (step + 1) % every == 0 or step + 1 == steps or not finite:
             with torch.no_grad():
                 solved, score = test()
             curve.append((float((step + 1) * batch), score))
-            if solved:
+            if solved or not finite:
                 break
     return Outcome(solved, int(curve[-1][0]), clock() - began, curve[-1][1], curve)

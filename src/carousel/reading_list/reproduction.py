@@ -15,7 +15,17 @@ import torch
 
 from carousel import __version__
 from carousel.errors import ConfigError, DataError
-from carousel.reading_list import gers_2000, gers_2001, gers_2002, hochreiter_1997
+from carousel.reading_list import (
+    chang_2017,
+    chang_2019,
+    feng_2024,
+    gers_2000,
+    gers_2001,
+    gers_2002,
+    hochreiter_1997,
+    le_2015,
+    pascanu_2013,
+)
 from carousel.reading_list.experiment import Condition, Experiment, Outcome, Points
 from carousel.reports.curves import curves_png
 from carousel.training.model_file import write_atomically
@@ -23,7 +33,17 @@ from carousel.training.progress import LiveProgress, duration
 
 PAPERS = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
-    for module in (hochreiter_1997, gers_2000, gers_2001, gers_2002)
+    for module in (
+        hochreiter_1997,
+        gers_2000,
+        gers_2001,
+        gers_2002,
+        pascanu_2013,
+        le_2015,
+        chang_2017,
+        chang_2019,
+        feng_2024,
+    )
 }
 EXPERIMENTS = {experiment.name: experiment for module in PAPERS.values() for experiment in module.EXPERIMENTS}
 COLUMNS = ("condition", "the paper", "solved", "mean", "score", "seconds")
@@ -72,12 +92,15 @@ class Reproduction:
 
     def png(self) -> bytes:
         """The experiment's figure: how many trials were solved after how long, or what the experiment draws instead."""
-        draw, curves = self.experiment.draw, {}
-        for name, by_seed in self.outcomes.items():
-            if draw is None:
-                curves[name] = [_solved(list(by_seed.values()))]
-            elif by_seed:
-                curves[name] = [outcome.drawn for outcome in by_seed.values()]
+        draw, curves = self.experiment.draw, dict[str, list[Points]]()
+        for condition in self.experiment.conditions:
+            found = list(self.outcomes.get(condition.name, {}).values())
+            if found and condition.point is not None:
+                name, at = condition.point
+                share = sum(outcome.solved for outcome in found) / len(found)
+                curves.setdefault(name, [[]])[0].append((at, share))
+            elif found:
+                curves[condition.name] = [_solved(found)] if draw is None else [outcome.drawn for outcome in found]
         x, y = draw or (self.experiment.sequences, "share of trials solved")
         return curves_png(curves, title=f"{self.experiment.name}: {self.experiment.paper}", x=x, y=y)
 
@@ -109,6 +132,7 @@ def reproduce(
     seeds: int | None = None,
     sequences: int | None = None,
     only: str | None = None,
+    data: str | Path | None = None,
     out: str | Path | None = None,
 ) -> list[Reproduction]:
     """Try every condition of an experiment with each seed, and set the results beside the paper's.
@@ -118,6 +142,7 @@ def reproduce(
         seeds: how many trials, those with seeds 0, 1, ...; by default as many as are due to the paper.
         sequences: of one trial at most; by default what the experiment takes to be hopeless.
         only: the condition of this name, or all whose names contain it.
+        data: where the data are, for experiments that read some.
         out: a folder for NAME.md, NAME.json and NAME.png, written after every trial. Trials that are there already are
             not repeated, so that the same command goes on where it was stopped, and takes more seeds.
 
@@ -132,11 +157,23 @@ def reproduce(
         if value is not None and value < 1:
             raise ConfigError(f"{what}: none (got {value}); 1 or more; leave it out for the paper's")
     chosen = experiments_named(name)
+    _check_data(chosen, data)
     plans = {one.name: _chosen(one, only) for one in chosen}
     if not any(plans.values()):
         names = ", ".join(condition.name for one in chosen for condition in one.conditions)
         raise ConfigError(f"only: no such condition (got {only!r}); part of {names}; leave it out for all")
-    return [_run(one, plans[one.name], seeds, sequences, out) for one in chosen if plans[one.name]]
+    return [_run(one, plans[one.name], seeds, sequences, data, out) for one in chosen if plans[one.name]]
+
+
+def _check_data(experiments: Sequence[Experiment], data: str | Path | None) -> None:
+    """A path is given if, and only if, there is something to read."""
+    for one in experiments:
+        if one.data is not None and data is None:
+            raise ConfigError(
+                f"data: {one.name} needs a path (got none); {one.data}; nothing is downloaded; give --data PATH"
+            )
+    if data is not None and all(one.data is None for one in experiments):
+        raise ConfigError(f"data: not for {experiments[0].name} (got {data}); it makes its own; leave it out")
 
 
 def _chosen(experiment: Experiment, only: str | None) -> list[Condition]:
@@ -150,8 +187,10 @@ def _run(
     conditions: Sequence[Condition],
     seeds: int | None,
     limit: int | None,
+    data: str | Path | None,
     out: str | Path | None,
 ) -> Reproduction:
+    reads = {} if experiment.data is None else {"data": data}
     folder = None if out is None else Path(out)
     found = Reproduction(experiment, _already(folder, experiment, limit), limit)
     with LiveProgress() as progress:
@@ -163,7 +202,7 @@ def _run(
                 began = time.monotonic()
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
-                    done[seed] = condition.trial(seed, limit)
+                    done[seed] = condition.trial(seed, limit, **reads)
                 progress.tell(_told(experiment, condition, seed, done[seed], time.monotonic() - began))
                 if folder is not None:
                     _write(found, folder)
