@@ -10,75 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
+from coloured_photos import COLOURS, Data
 
-from carousel.captioning import Captioner, CaptioningConfig, Decoding, PhotoEncoder
-from carousel.captioning.pictures import load_pictures, training_set
-from carousel.captioning.training import CaptioningTask
-from carousel.data.vocabulary import START, STOP
+from carousel.captioning import Captioner, CaptioningConfig, Decoding
 from carousel.errors import ConfigError, DataError, Interrupted, PhotoError
-from carousel.tasks.captioning import caption, evaluate, train
-from carousel.training import Progress, RunFolder, epoch_order
+from carousel.tasks.captioning import caption, evaluate
+from carousel.training import Progress, RunFolder
 from carousel.training.progress import LiveProgress
-
-COLOURS = {"red": (220, 30, 30), "green": (30, 180, 40), "blue": (30, 40, 220), "yellow": (240, 230, 40)}
-SPLITS = ("train", "train", "val", "test")
-CONFIG: dict[str, Any] = {
-    "min_count": 1,
-    "hidden_size": 32,
-    "embedding_size": 32,
-    "dropout": 0.0,
-    "feature_dropout": 0.0,
-    "label_smoothing": 0.0,
-    "learning_rate": 0.05,
-    "averaging": 0.5,
-    "epochs": 20,
-    "patience": 20,
-    "batch_photos": 4,
-    "max_length": 6,
-    "mixed_precision": "off",
-}
-
-
-class Data:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.photos, self.captions = folder, folder / "photos", folder / "captions.jsonl"
-        self.photos.mkdir()
-        lines = []
-        for colour, rgb in COLOURS.items():
-            for i, split in enumerate(SPLITS):
-                file = f"{colour}{i}.png"
-                Image.new("RGB", (40, 30), tuple(max(0, value - 8 * i) for value in rgb)).save(self.photos / file)
-                captions = [f"A {colour} picture.", f"a {colour} picture"]
-                lines.append(json.dumps({"file": file, "captions": captions, "split": split}))
-        self.captions.write_text("\n".join(lines))
-
-    def train(
-        self, run: str, *, resume: bool = False, progress: LiveProgress | None = None, **options: Any
-    ) -> Captioner:
-        start_from = options.pop("start_from", None)
-        config = CaptioningConfig(**{**CONFIG, **options})
-        return train(
-            self.captions,
-            self.photos,
-            run=self.folder / run,
-            resume=resume,
-            start_from=start_from,
-            config=config,
-            progress=progress,
-        )
-
-    def task(self, **options: Any) -> CaptioningTask:
-        config = CaptioningConfig(**{**CONFIG, **options})
-        encoder = PhotoEncoder(config.finetune_from)
-        with LiveProgress() as live:
-            found = training_set(self.captions, self.photos, lists=None, seed=0, tell=live.tell)
-            seen, held = (
-                load_pictures(found.part(split), self.photos, encoder, mirror=config.flips, live=live)
-                for split in ("train", "val")
-            )
-        return CaptioningTask(config, encoder, seen, held, self.folder / "unused")
 
 
 @pytest.fixture(scope="module")
@@ -230,74 +168,3 @@ def test_a_trained_encoder_is_not_taken_for_a_frozen_one(data: Data, tmp_path: P
     data.train(str(tmp_path / "tuned"), finetune_from=11, epochs=1)
     with pytest.raises(ConfigError, match=r"start_from: its photo encoder was trained from block 11 on"):
         data.train(str(tmp_path / "frozen"), start_from=tmp_path / "tuned" / "model.safetensors", epochs=1)
-
-
-# --- the loss ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("predict_start", [False, True])
-def test_the_loss_is_the_sum_over_words(data: Data, predict_start: bool) -> None:
-    task = data.task(predict_start=predict_start, flips=False)
-    found = task.loss(epoch=0, step=1)
-    total, words = 0.0, 0
-    for photo in epoch_order(8, 0, 0)[4:8]:
-        features = task.encoder.upper(task.train.lower[photo : photo + 1].float())
-        for sentence in task.encoded[photo]:
-            if predict_start:
-                hidden, _ = task.nic.decoder.step(task.nic.embed_image(features))
-                total -= task.nic.output(hidden).log_softmax(1)[0, START].item()
-                words += 1
-            state = task.nic.start(features)
-            for last, following in zip([START, *sentence], [*sentence, STOP], strict=True):
-                logits, state = task.nic.step(torch.tensor([last]), state)
-                total -= logits.log_softmax(1)[0, following].item()
-                words += 1
-    assert found.words == words and found.total == pytest.approx(total, rel=1e-5)
-    assert found.mean.item() == pytest.approx(total / words, rel=1e-5)
-
-
-def test_label_smoothing_is_trained_with_and_not_reported(data: Data) -> None:
-    plain, smooth = data.task().loss(0, 0), data.task(label_smoothing=0.2).loss(0, 0)
-    assert smooth.total == pytest.approx(plain.total) and smooth.mean.item() != pytest.approx(plain.mean.item())
-
-
-@pytest.mark.parametrize("predict_start", [False, True])
-def test_perplexity_counts_words_and_stop(data: Data, predict_start: bool) -> None:
-    task = data.task(predict_start=predict_start)
-    with torch.no_grad():
-        task.nic.output.weight.zero_()
-        task.nic.output.bias.zero_()
-        task.nic.eval()
-        assert task.validate()["perplexity"] == pytest.approx(len(task.vocabulary), rel=1e-5)
-
-
-@pytest.mark.parametrize("predict_start", [False, True])
-def test_self_critical_gradients_favour_what_scores(data: Data, predict_start: bool) -> None:
-    """With rewards of 1 for a sentence with "red" and 0 else, a step makes "red" likelier."""
-    task = data.task(loss="self-critical", predict_start=predict_start, samples=20, batch_photos=8)
-
-    class Red:
-        def scores(self, texts: list[str], photos: list[int]) -> list[float]:
-            assert photos == [photo for photo in photos[::20] for _ in range(20)]
-            return [float("red" in text) for text in texts]
-
-    task.__dict__["reward"] = Red()
-    before = task.nic.output.bias.detach().clone()
-    optimiser = torch.optim.SGD(task.nic.parameters(), lr=1.0)
-    found = task.loss(0, 0)
-    found.mean.backward()
-    optimiser.step()
-    [red] = task.vocabulary.encode(["red"])
-    moved = task.nic.output.bias - before
-    assert moved.argmax() == red and moved[red] > 0
-
-
-def test_mirrored_photos_are_half_and_of_their_own_photo(data: Data) -> None:
-    task = data.task()
-    assert task.train.mirrored is not None
-    lower, mirrored = torch.arange(8.0)[:, None], -torch.arange(8.0)[:, None]
-    task.train = task.train._replace(lower=lower, mirrored=mirrored)
-    flipped = [task._maybe_mirrored([3, 1, 7], 0, step)[:, 0].tolist() for step in range(200)]
-    assert all([abs(value) for value in row] == [3, 1, 7] for row in flipped)
-    assert abs(sum(value < 0 for row in flipped for value in row) / 600 - 0.5) < 0.08
-    assert torch.equal(lower[:, 0], torch.arange(8.0))  # the kept ones are not overwritten

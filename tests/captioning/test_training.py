@@ -1,0 +1,88 @@
+"""What a captioner learns from, and what its validation says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from coloured_photos import Data
+
+from carousel.data.vocabulary import START, STOP
+from carousel.training import epoch_order
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Data]:
+    folder = tmp_path_factory.mktemp("colours")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAROUSEL_CACHE", str(folder / "cache"))
+        yield Data(folder)
+
+
+@pytest.mark.parametrize("predict_start", [False, True])
+def test_the_loss_is_the_sum_over_words(data: Data, predict_start: bool) -> None:
+    task = data.task(predict_start=predict_start, flips=False)
+    found = task.loss(epoch=0, step=1)
+    total, words = 0.0, 0
+    for photo in epoch_order(8, 0, 0)[4:8]:
+        features = task.encoder.upper(task.train.lower[photo : photo + 1].float())
+        for sentence in task.encoded[photo]:
+            if predict_start:
+                hidden, _ = task.nic.decoder.step(task.nic.embed_image(features))
+                total -= task.nic.output(hidden).log_softmax(1)[0, START].item()
+                words += 1
+            state = task.nic.start(features)
+            for last, following in zip([START, *sentence], [*sentence, STOP], strict=True):
+                logits, state = task.nic.step(torch.tensor([last]), state)
+                total -= logits.log_softmax(1)[0, following].item()
+                words += 1
+    assert found.words == words and found.total == pytest.approx(total, rel=1e-5)
+    assert found.mean.item() == pytest.approx(total / words, rel=1e-5)
+
+
+def test_label_smoothing_is_trained_with_and_not_reported(data: Data) -> None:
+    plain, smooth = data.task().loss(0, 0), data.task(label_smoothing=0.2).loss(0, 0)
+    assert smooth.total == pytest.approx(plain.total) and smooth.mean.item() != pytest.approx(plain.mean.item())
+
+
+@pytest.mark.parametrize("predict_start", [False, True])
+def test_perplexity_counts_words_and_stop(data: Data, predict_start: bool) -> None:
+    task = data.task(predict_start=predict_start)
+    with torch.no_grad():
+        task.nic.output.weight.zero_()
+        task.nic.output.bias.zero_()
+        task.nic.eval()
+        assert task.validate()["perplexity"] == pytest.approx(len(task.vocabulary), rel=1e-5)
+
+
+@pytest.mark.parametrize("predict_start", [False, True])
+def test_self_critical_gradients_favour_what_scores(data: Data, predict_start: bool) -> None:
+    """With rewards of 1 for a sentence with "red" and 0 else, a step makes "red" likelier."""
+    task = data.task(loss="self-critical", predict_start=predict_start, samples=20, batch_photos=8)
+
+    class Red:
+        def scores(self, texts: list[str], photos: list[int]) -> list[float]:
+            assert photos == [photo for photo in photos[::20] for _ in range(20)]
+            return [float("red" in text) for text in texts]
+
+    task.__dict__["reward"] = Red()
+    before = task.nic.output.bias.detach().clone()
+    optimiser = torch.optim.SGD(task.nic.parameters(), lr=1.0)
+    found = task.loss(0, 0)
+    found.mean.backward()
+    optimiser.step()
+    [red] = task.vocabulary.encode(["red"])
+    moved = task.nic.output.bias - before
+    assert moved.argmax() == red and moved[red] > 0
+
+
+def test_mirrored_photos_are_half_and_of_their_own_photo(data: Data) -> None:
+    task = data.task()
+    assert task.train.mirrored is not None
+    lower, mirrored = torch.arange(8.0)[:, None], -torch.arange(8.0)[:, None]
+    task.train = task.train._replace(lower=lower, mirrored=mirrored)
+    flipped = [task._maybe_mirrored([3, 1, 7], 0, step)[:, 0].tolist() for step in range(200)]
+    assert all([abs(value) for value in row] == [3, 1, 7] for row in flipped)
+    assert abs(sum(value < 0 for row in flipped for value in row) / 600 - 0.5) < 0.08
+    assert torch.equal(lower[:, 0], torch.arange(8.0))  # the kept ones are not overwritten
