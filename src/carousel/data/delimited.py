@@ -61,13 +61,10 @@ def delimited_rows(path: str | Path, dialect: Dialect) -> Iterator[tuple[int, li
 
     Raises `DataError` for quotes that do not pair and for rows of another width.
     """
-    line, width = 1, len(dialect.columns)
+    width = len(dialect.columns)
     rows = _parsed((line for _, line in text_lines(path)), dialect.delimiter, dialect.quoted, strict=True)
     try:
-        for begins, cells in rows:
-            line = begins
-            if begins == 1 and dialect.header:
-                continue
+        for begins, cells in islice(rows, int(dialect.header), None):
             if len(cells) != width:
                 raise DataError(
                     f"{path}:{begins}: wrong number of cells (got {len(cells)}); {width}, as in the first line; "
@@ -75,20 +72,25 @@ def delimited_rows(path: str | Path, dialect: Dialect) -> Iterator[tuple[int, li
                 )
             yield begins, cells
     except csv.Error as error:
+        begins, reason = error.args
         raise DataError(
-            f"{path}:{line}: not a table row, here or just below (got {error}); quotes must pair and stand around "
-            "whole cells; mend the line"
+            f"{path}:{begins}: not a table row (got {reason}); quotes must pair and stand around whole cells; "
+            "mend the line"
         ) from error
 
 
 def _parsed(lines: Iterable[str], delimiter: str, quoted: bool, *, strict: bool) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, with the lines on which they begin. Raises `csv.Error` of that line and the reason."""
     csv.field_size_limit(2**31 - 1)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     rows = csv.reader(
         (line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=strict, skipinitialspace=True
     )
     begins = 1
-    for row in rows:
-        if row:
-            yield begins, row
-        begins = rows.line_num + 1
+    try:
+        for row in rows:
+            if row:
+                yield begins, row
+            begins = rows.line_num + 1
+    except csv.Error as error:
+        raise csv.Error(begins, error) from error

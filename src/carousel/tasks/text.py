@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from carousel.data.tokenizers import KINDS, Kind, Tokenizer
 from carousel.nn import Recurrent
@@ -40,7 +41,7 @@ class TextConfig(TrainingConfig):
         return Recurrent(self.cell, input_size, self.hidden_size, layers=self.layers, dropout=self.dropout, **options)
 
 
-def lengths_in_words(lengths: Any) -> str:
+def lengths_in_words(lengths: Tensor) -> str:
     """The lengths of texts, in a few words.
 
     >>> import torch
