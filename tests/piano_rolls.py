@@ -33,3 +33,8 @@ def mat(cells: Mapping[str, Sequence[np.ndarray]], *, packed: bool = True) -> by
         compressed = zlib.compress(whole)
         content += struct.pack("<II", 15, len(compressed)) + compressed if packed else whole
     return content
+
+
+def rolls(*lengths: int, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [(random.random((length, 88)) < 0.1).astype(np.uint8) for length in lengths]

@@ -6,15 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from piano_rolls import mat
+from piano_rolls import mat, rolls
 
 from carousel.errors import DataError
 from carousel.tasks.chorales import Chorales
-
-
-def rolls(*lengths: int, seed: int = 0) -> list[np.ndarray]:
-    random = np.random.default_rng(seed)
-    return [(random.random((length, 88)) < 0.1).astype(np.uint8) for length in lengths]
 
 
 @pytest.fixture

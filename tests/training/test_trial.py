@@ -135,3 +135,27 @@ def test_a_run_that_diverges_ends_with_its_best(bad: float) -> None:
 def test_a_budget_is_one_of_the_two(budget: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="budget: one is needed"):
         Budget(**budget)  # type: ignore[arg-type]
+
+
+def test_the_average_of_the_weights_is_judged_and_kept() -> None:
+    """The formula of `WeightAverage` over the same steps; training goes on from the weights themselves."""
+
+    def weights(average: float) -> tuple[list[float], float]:
+        line, seen = Line(), list[float]()
+
+        def validate() -> float:
+            seen.append(line.weight.item())
+            return -len(seen)  # always better: the last are kept
+
+        run_trial(
+            line, lambda step: line.error(1), validate, Budget(steps=6), learning_rate=0.2, points=6, average=average
+        )
+        return seen, line.weight.item()
+
+    (plain, last), (averaged, kept) = weights(0.0), weights(0.9)
+    expected = [plain[0]]
+    for n, weight in enumerate(plain[1:], start=1):
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected.append(decay * expected[-1] + (1 - decay) * weight)
+    assert averaged == pytest.approx(expected)
+    assert (kept, last) == (averaged[-1], plain[-1]) and abs(kept - last) > 0.01

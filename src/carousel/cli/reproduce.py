@@ -21,7 +21,7 @@ def reproduce(
         str | None, typer.Option("--only", metavar="TEXT", help="Only the conditions that have this in their name.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="PATH", help="pixel-digits: the folder of MNIST's idx files.")
+        Path | None, typer.Option("--data", metavar="PATH", help="The files, for the experiments that read some.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads; small networks are fastest on one.")] = 1,
     out: Annotated[
@@ -66,3 +66,5 @@ def _print(found: Reproduction) -> None:
         table.add_row(*line)
     console.print(found.experiment.about, highlight=False)
     console.print(table)
+    for remark in found.remarks:
+        console.print(remark, highlight=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -12,8 +14,10 @@ from torch import Tensor, nn
 
 from carousel.cells.cell import Affine
 from carousel.nn import Recurrent
+from carousel.tasks.problem import Problem, score
 from carousel.training.memory import keep_freed_memory
 from carousel.training.seeding import derived_seed
+from carousel.training.trial import Budget, run_trial
 
 Points: TypeAlias = list[tuple[float, float]]
 Trial: TypeAlias = (
@@ -59,6 +63,8 @@ class Experiment:
         draw: the axes of the figure, (x, y), where that is of `Outcome.drawn` or of `Condition.point`; else it is the
             share of solved trials by sequences.
         data: what is to be read, in words, where the path has to be given.
+        digits: of the score, in the table.
+        remarks: what else is to be said, given the outcomes by condition and seed; as Markdown.
     """
 
     name: str
@@ -69,6 +75,8 @@ class Experiment:
     sequences: str = "sequences"
     draw: tuple[str, str] | None = None
     data: str | None = None
+    digits: int = 3
+    remarks: Callable[[Mapping[str, Mapping[int, Outcome]]], str] = lambda outcomes: ""
 
 
 class Network(nn.Module):
@@ -99,10 +107,17 @@ class Network(nn.Module):
         return said
 
 
-def network(seed: int, *arguments: Any, **options: Any) -> Network:
-    """A `Network` whose first weights follow from the seed alone."""
+@contextmanager
+def first_weights(seed: int) -> Iterator[None]:
+    """What is drawn within this block follows from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
+        yield
+
+
+def network(seed: int, *arguments: Any, **options: Any) -> Network:
+    """A `Network` whose first weights follow from the seed alone."""
+    with first_weights(seed):
         return Network(*arguments, **options)
 
 
@@ -167,3 +182,34 @@ def learn(
             if solved or not finite:
                 break
     return Outcome(solved, int(curve[-1][0]), clock() - began, curve[-1][1], curve)
+
+
+def judged(
+    model: nn.Module, problem: Problem, seed: int, limit: int, *, batch: int, wanted: float, **options: Any
+) -> Outcome:
+    """Train on `limit` sequences, keep the weights that did best on the validation data, and test these once.
+
+    Solved: the test score is as good as `wanted`, or better. Seconds are of training alone.
+
+    Args:
+        batch: sequences in each of the problem's batches.
+        options: of `run_trial`.
+    """
+
+    def loss(step: int) -> Tensor:
+        examples = problem.batch(seed, step)
+        return problem.loss(model(examples), examples)
+
+    trial = run_trial(
+        model,
+        loss,
+        partial(score, model, problem, "val"),
+        Budget(steps=max(1, limit // batch)),
+        higher_is_better=problem.higher_is_better,
+        seed=seed,
+        **options,
+    )
+    test = score(model, problem, "test")
+    solved = test >= wanted if problem.higher_is_better else test <= wanted
+    curve = [(float(point.step * batch), point.score) for point in trial.curve]
+    return Outcome(solved, trial.steps * batch, trial.seconds, test, curve, drawn=curve[1:])

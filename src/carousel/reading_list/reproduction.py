@@ -16,13 +16,17 @@ import torch
 from carousel import __version__
 from carousel.errors import ConfigError, DataError
 from carousel.reading_list import (
+    bai_2018,
+    chan_2016,
     chang_2017,
     chang_2019,
     feng_2024,
     gers_2000,
     gers_2001,
     gers_2002,
+    greff_2016,
     hochreiter_1997,
+    jozefowicz_2015,
     le_2015,
     pascanu_2013,
 )
@@ -40,7 +44,11 @@ PAPERS = {
         gers_2002,
         pascanu_2013,
         le_2015,
+        jozefowicz_2015,
+        chan_2016,
+        greff_2016,
         chang_2017,
+        bai_2018,
         chang_2019,
         feng_2024,
     )
@@ -62,7 +70,7 @@ class Reproduction:
         for condition in self.experiment.conditions:
             found = list(self.outcomes.get(condition.name, {}).values())
             if found:
-                yield (condition.name, condition.paper or "not checked", *_summary(found))
+                yield (condition.name, condition.paper or "not checked", *_summary(found, self.experiment.digits))
 
     @property
     def conditions(self) -> str:
@@ -77,7 +85,13 @@ class Reproduction:
         rows = [COLUMNS, ("---",) * len(COLUMNS), *self.lines()]
         about = f"# {self.experiment.name}: {self.experiment.paper}"
         table = ["| " + " | ".join(cells) + " |" for cells in rows]
-        return "\n".join([about, "", self.experiment.about, "", *table, "", self.conditions, ""])
+        return "\n".join([about, "", self.experiment.about, "", *table, "", self.conditions, "", *self.remarks])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the experiment says of its outcomes besides the table, if anything."""
+        said = self.experiment.remarks(self.outcomes)
+        return [said, ""] if said else []
 
     def json(self) -> str:
         outcomes = {
@@ -215,16 +229,16 @@ def _told(experiment: Experiment, condition: Condition, seed: int, outcome: Outc
     how = "solved" if outcome.solved else "not solved"
     return (
         f"{experiment.name}, {condition.name}, seed {seed}: {how} after {outcome.sequences:,} {experiment.sequences}, "
-        f"score {outcome.score:.3g}, in {duration(seconds)}"
+        f"score {outcome.score:.{experiment.digits}g}, in {duration(seconds)}"
     )
 
 
-def _summary(found: Sequence[Outcome]) -> tuple[str, ...]:
+def _summary(found: Sequence[Outcome], digits: int) -> tuple[str, ...]:
     solved = [outcome.sequences for outcome in found if outcome.solved]
     return (
         f"{len(solved)} of {len(found)}",
         f"{statistics.fmean(solved):,.0f}" if solved else "",
-        f"{statistics.median(outcome.score for outcome in found):.3g}",
+        f"{statistics.median(outcome.score for outcome in found):.{digits}g}",
         f"{statistics.fmean(outcome.seconds for outcome in found):.3g}",
     )
 

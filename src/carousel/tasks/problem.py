@@ -73,22 +73,27 @@ class Problem(Protocol):
 class SequenceModel(nn.Module):
     """A recurrent network and a linear layer that reads its last output, or every one.
 
+    Args:
+        dropout: of what the linear layer reads.
+
     >>> model = SequenceModel(Recurrent("gru", 3, 4), output_size=2)
     >>> model(Examples(torch.zeros(5, 2, 3), torch.zeros(2))).shape
     torch.Size([2, 2])
     """
 
-    def __init__(self, recurrent: Recurrent, output_size: int, *, every_step: bool = False) -> None:
+    def __init__(
+        self, recurrent: Recurrent, output_size: int, *, every_step: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.recurrent, self.every_step = recurrent, every_step
-        self.readout = nn.Linear(recurrent.output_size, output_size)
+        self.dropout, self.readout = nn.Dropout(dropout), nn.Linear(recurrent.output_size, output_size)
 
     def forward(self, examples: Examples) -> Tensor:
         outputs, _ = self.recurrent(examples.inputs, lengths=examples.lengths)
         if not self.every_step:
             last = -1 if examples.lengths is None else examples.lengths - 1
             outputs = outputs[last, torch.arange(outputs.shape[1])]
-        said: Tensor = self.readout(outputs)
+        said: Tensor = self.readout(self.dropout(outputs))
         return said
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from carousel.errors import ConfigError
+from carousel.training.averaging import WeightAverage
 from carousel.training.memory import keep_freed_memory
 from carousel.training.schedule import SCHEDULES
 from carousel.training.seeding import derived_seed
@@ -72,6 +73,7 @@ def run_trial(
     higher_is_better: bool = False,
     schedule: str = "one-cycle",
     clip_norm: float = 1.0,
+    average: float = 0.0,
     points: int = 20,
     seed: int = 0,
     watch: Callable[[float], None] = lambda share: None,
@@ -88,22 +90,25 @@ def run_trial(
 
     Args:
         loss: of the training batch of that step, a function of the number alone.
+        average: decay of the moving average of the weights, which is what is validated and kept, see `WeightAverage`; 0
+            is the weights themselves.
         points: how many times to validate.
         watch: told the share that is done, now and then.
     """
     keep_freed_memory()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimiser, averaged = torch.optim.Adam(model.parameters(), lr=learning_rate), WeightAverage(model, average)
     best, kept = -math.inf, {name: tensor.clone() for name, tensor in model.state_dict().items()}
     curve: list[Point] = []
     step, seconds, diverged = 0, 0.0, False
 
     def look() -> None:
         nonlocal best, kept
-        curve.append(Point(budget.spent(seconds, step), step, seconds, validate()))
-        worth = curve[-1].score if higher_is_better else -curve[-1].score
-        if worth > best:
-            best, kept = worth, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with averaged.applied():
+            curve.append(Point(budget.spent(seconds, step), step, seconds, validate()))
+            worth = curve[-1].score if higher_is_better else -curve[-1].score
+            if worth > best:
+                best, kept = worth, {name: tensor.clone() for name, tensor in model.state_dict().items()}
         watch(curve[-1].share)
 
     with torch.random.fork_rng(devices=[]):
@@ -123,6 +128,7 @@ def run_trial(
             diverged = not bool(torch.isfinite(value) & torch.isfinite(norm))
             if not diverged:
                 optimiser.step()
+                averaged.update()
                 step += 1
             seconds += clock() - began
             if budget.spent(seconds, step) * points >= math.floor(curve[-1].share * points + 1e-9) + 1:
