@@ -142,8 +142,6 @@ class Layout:
     sizes: list[int]  # the sequences alive at each step, down to the last with any; none if all live to the end
     order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
     rows: Tensor | None = None  # (Σ sizes,) where in (T·B, ...) each real step is; None if nothing is padded
-    back: Tensor | None = None  # (T·B,) which of them is there, any in the padding
-    padding: Tensor | None = None  # where in (T·B, ...) there is none
 
     @classmethod
     def of(cls, inputs: Tensor, lengths: Tensor | None) -> Layout:
@@ -162,23 +160,21 @@ class Layout:
             raise ConfigError(f"lengths: out of range (got {outside}); 1 to {T}, the time steps; drop empty sequences")
         if shortest == T:
             return cls((T, B), [B] * T)
-        time, rank = np.arange(T)[:, None], np.argsort(order)
-        alive = time < steps  # (T, B)
-        sizes = alive.sum(1)
-        back = np.where(alive, (np.cumsum(sizes) - sizes)[:, None] + rank, 0).ravel()
-        rows = (time * B + order)[alive[:, order]]
-        places = (torch.from_numpy(found).to(inputs.device) for found in (order, rows, back, np.flatnonzero(~alive)))
-        return cls((T, B), sizes[:longest].tolist(), *places)
+        alive = np.arange(longest)[:, None] < steps[order]
+        rows = (B * np.arange(longest)[:, None] + order)[alive]
+        places = (torch.from_numpy(found).to(inputs.device) for found in (order, rows))
+        return cls((T, B), alive.sum(1).tolist(), *places)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(T, B, ...) -> (Σ sizes, ...)."""
         flat = padded.flatten(0, 1)
-        return flat if self.rows is None else _pick(flat, self.rows, self.back, self.padding)
+        return flat if self.rows is None else _take(flat, self.rows)
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
         if self.rows is not None:
-            packed = _pick(packed, self.back, self.rows, None, self.padding)
+            T, B = self.shape
+            packed = _put(packed, self.rows, T * B)
         return packed.view(*self.shape, *packed.shape[1:])
 
     def sort(self, state: Any) -> Any:
@@ -190,35 +186,38 @@ class Layout:
         return state if self.order is None else _rows(state, self.order.argsort())
 
 
-class _Pick(torch.autograd.Function):
-    """Rows of a matrix, of which each is taken at most once: so their gradient is picked back, not added up."""
+class _Take(torch.autograd.Function):
+    """Rows of a matrix, of which each is taken at most once: so their gradient is put back, not added up."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rows: Tensor, back: Tensor, lost: Tensor | None, blank: Tensor | None) -> Tensor:
-        picked = x.index_select(0, rows)
-        return picked if blank is None else picked.index_fill_(0, blank, 0)
+    def forward(x: Tensor, rows: Tensor) -> Tensor:
+        return x.index_select(0, rows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[1:])
+        x, rows = inputs
+        ctx.total = len(x)
+        ctx.save_for_backward(rows)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, back, lost, blank = ctx.saved_tensors
-        return _pick(grad, back, rows, blank, lost), None, None, None, None
+        (rows,) = ctx.saved_tensors
+        return _put(grad, rows, ctx.total), None
 
 
-def _pick(
-    x: Tensor, rows: Tensor | None, back: Tensor | None, lost: Tensor | None, blank: Tensor | None = None
-) -> Tensor:
-    """x[rows], but zero in the rows `blank`; `back` are the rows of that which give x again, but for those `lost`."""
-    assert rows is not None and back is not None
+def _take(x: Tensor, rows: Tensor) -> Tensor:
+    """x[rows]."""
     if not (torch.is_grad_enabled() and x.requires_grad):
-        return _Pick.forward(x, rows, back, lost, blank)
-    picked: Tensor = _Pick.apply(x, rows, back, lost, blank)  # type: ignore[no-untyped-call]
-    return picked
+        return _Take.forward(x, rows)
+    taken: Tensor = _Take.apply(x, rows)  # type: ignore[no-untyped-call]
+    return taken
+
+
+def _put(x: Tensor, rows: Tensor, total: int) -> Tensor:
+    """So many rows of zeros, but for those that come from x."""
+    return x.new_zeros(total, *x.shape[1:]).index_copy_(0, rows, x)
 
 
 def _rows(state: Any, rows: Tensor) -> Any:
