@@ -34,6 +34,7 @@ class Hierarchy(nn.Module):
 
     As `carousel.nn.Pyramid`, but layers differ in size, and each joins as many steps as makes a half row, or a row.
 
+    >>> import torch
     >>> model = Hierarchy()
     >>> model(Examples(torch.zeros(196, 2, 1), torch.zeros(2))).shape
     torch.Size([2, 10])
