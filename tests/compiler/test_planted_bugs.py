@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,6 +16,9 @@ from test_function import second_order
 from user_cells import USER_CELLS, Deep
 
 from carousel.compiler import blocks, derive, extent, graph, kernel, loops, objects, products, reference, trace
+from carousel.diagnostics import gradient_flow
+from carousel.nn import Recurrent
+from carousel.training import ClippedSteps
 
 
 def differs(name: str, H: int = 5) -> Callable[[], None]:
@@ -45,6 +48,25 @@ def piecewise() -> None:
     extent.extent.cache_clear()  # an extent remembers its pieces
     with pytest.MonkeyPatch.context() as patch:
         in_pieces(patch, "LSTM", rows=5)
+
+
+def clips(by: Literal["norm", "value"]) -> Callable[[], None]:
+    """A check of gradients that are cut at every step, against float64."""
+
+    def run() -> None:
+        torch.manual_seed(0)
+        check(problem_of(ClippedSteps(OURS["LSTM"](3, 5), 0.3, by), 4, 6, [4, 2, 1, 4, 3, 3]))
+
+    return run
+
+
+def reads() -> None:
+    torch.manual_seed(0)
+    network, inputs = Recurrent("lstm", 3, 5), torch.randn(4, 6, 3)
+    got = gradient_flow(network, inputs)
+    network.engine = "eager"
+    for one, other in zip(got.flows, gradient_flow(network, inputs).flows, strict=True):
+        torch.testing.assert_close(one.norms, other.norms)
 
 
 @dataclass
@@ -99,6 +121,13 @@ BUGS = [
         piecewise),
     Bug("the gradient of a bias is that of one piece", products._Backward.of_input,
         "self.strides[place], word(rows=1)", "self.strides[place], word(1)", differs("LSTM")),
+    Bug("a limit over a norm is a norm over a limit", derive._gauged, '"div", limit, size', '"div", size, limit',
+        clips("norm")),
+    Bug("gradients are cut on one side", derive._gauged, "-limit, g", "-math.inf, g", clips("value")),
+    Bug("all fields are read into one place", trace.Lowering.gauged_throughout, "mark.args[1]", "marks[0].args[1]",
+        reads),
+    Bug("the square of a norm is read", derive._gauged, 'd.of("sqrt", d.graph.reduce("sum", d.mul(g, g)))',
+        'd.graph.reduce("sum", d.mul(g, g))', reads),
     Bug("second gradients with the signs of sums lost", reference._value, "F.linear(arg,", "F.linear(-arg,",
         second_gradients),
 ]  # fmt: skip

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from cell_registry import CASES, Case
 from torch import nn
 
 from carousel.cells import LSTM, Elman
-from carousel.diagnostics import gradient_flow, observing
+from carousel.compiler import known
+from carousel.compiler.operands import Recurrence as Compilable
+from carousel.diagnostics import gauged_flow, gauges, gauging, gradient_flow, observing
 from carousel.errors import ConfigError
 from carousel.nn import Dilated, Recurrent
 
@@ -175,3 +180,58 @@ def test_dilation_reaches_as_many_times_as_far() -> None:
     flow = gradient_flow(network, torch.randn(17, 2, 3).double())[0, "h"]
     assert torch.allclose(flow.shares()[::4], 0.5 ** torch.arange(5.0))
     assert flow.shares().count_nonzero() == 5
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm", "gru", "lstm-peephole", "lstm-projected", "lem", "qrnn", "mingru"])
+@pytest.mark.parametrize(
+    ("sizes", "lengths", "options"),
+    [
+        ((1, 1, 5), None, {}),
+        ((7, 3, 17), [7, 2, 5], {}),
+        ((6, 4, 16), [1, 6, 3, 6], {"layers": 2, "bidirectional": True}),
+        ((5, 2, 8), None, {"layers": 2, "dilation": 2, "zoneout": 0.1}),
+    ],
+)
+def test_compiled_loops_read_what_the_plain_loop_has(
+    name: str, sizes: tuple[int, int, int], lengths: list[int] | None, options: dict[str, Any]
+) -> None:
+    (T, B, H), found = sizes, []
+    network = Recurrent(name, 3, H, **options).eval()
+    inputs, given = torch.randn(T, B, 3), None if lengths is None else torch.tensor(lengths)
+    for twin, reads in ((network, inputs), (copy.deepcopy(network).double(), inputs.double())):
+        found.append(gradient_flow(twin, {"inputs": reads, "lengths": given}))
+    assert [(flow.layer, flow.field) for flow in found[0].flows] == [(f.layer, f.field) for f in found[1].flows]
+    for got, exact in zip(found[0].flows, found[1].flows, strict=True):
+        assert float((got.norms - exact.norms).abs().max()) <= 1e-6 * max(1.0, float(exact.norms.max()))
+        assert torch.equal(got.last, exact.last)
+    # What has a field that is the input itself goes step by step.
+    assert name == "qrnn" or compilable_cells(network) == len(network.cells)
+
+
+def compilable_cells(network: Recurrent) -> int:
+    """How many of them had their gradients read in the compiled loop."""
+    return sum(isinstance(known(one.compiled).recurrence, Compilable) for one in gauges._MADE[network])
+
+
+def test_norms_come_with_the_gradients_of_a_training_step() -> None:
+    network = Recurrent("lstm", 3, 4, layers=2)
+    inputs, found = torch.randn(9, 2, 3), []
+    expected = torch.autograd.grad(network(inputs)[0].square().sum(), list(network.parameters()))
+    for _ in range(2):  # the second time with the wrappers of the first
+        network.zero_grad()
+        with gauging(network) as read:
+            loss = network(inputs)[0].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.testing.assert_close([weight.grad for weight in network.parameters()], list(expected))
+        found.append(gauged_flow(read, loss))
+    alone = gradient_flow(network, inputs, lambda answer: answer[0].square().sum())
+    for one in found:
+        assert all(torch.equal(a.norms, b.norms) for a, b in zip(one.flows, alone.flows, strict=True))
+    assert all(type(cell) is LSTM for cell in network.cells)
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager", "scan"])
+def test_every_engine_has_norms(engine: Any) -> None:
+    network = Recurrent("mingru", 3, 4, engine=engine)
+    flow = gradient_flow(network, torch.randn(9, 2, 3))
+    assert network.engine == engine and (flow[0, "h"].norms > 0).all()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from carousel.cells import GRU, LSTM
+from carousel.cells import GRU, LEM, LSTM, QRNN, Elman, LayerNormLSTM, MinGRU, PeepholeLSTM, Readings, gauged
 from carousel.errors import ConfigError
-from carousel.nn import Recurrent
+from carousel.nn import Recurrent, unroll
 from carousel.training.clipping import CLIPPINGS, ClippedSteps, clipping_named, total_norm
 
 I, H, B, T = 3, 4, 2, 6  # noqa: E741
@@ -120,6 +123,84 @@ def test_every_step_is_clipped_inside_the_backward_pass(limit: float, by: Any) -
     assert wrapped.acted == pytest.approx(acted / fields) and (acted > 0) == (limit < 1e9)
     wrapped.reset_count()
     assert wrapped.acted == 0
+
+
+CELLS: list[Any] = [Elman, LSTM, GRU, PeepholeLSTM, LayerNormLSTM, LEM, QRNN, MinGRU]
+
+
+@pytest.mark.parametrize("make", CELLS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(("limit", "by"), [(0.02, "norm"), (0.004, "value")])
+@pytest.mark.parametrize(
+    ("sizes", "lengths", "options"),
+    [
+        ((1, 1, 5), None, {}),
+        ((7, 3, 17), [7, 2, 5], {}),
+        ((5, 9, 32), None, {"layers": 2}),
+        ((6, 4, 16), [1, 6, 3, 6], {"layers": 2, "bidirectional": True}),
+    ],
+)
+def test_the_compiled_loop_clips_as_the_plain_one(
+    make: Any, limit: float, by: Any, sizes: tuple[int, int, int], lengths: list[int] | None, options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    (T, B, H), found = sizes, []
+    plain = Recurrent(make, I, H, **options)
+    cells, inputs, weights = list(plain.cells), torch.randn(T, B, I), torch.randn(T, B, plain.output_size) / B
+    for engine, precise in (("compiled", False), ("eager", True)):
+        clipped = [ClippedSteps(copy.deepcopy(cell), limit, by) for cell in cells]  # type: ignore[arg-type]
+        network = Recurrent(clipped, bidirectional=plain.bidirectional, engine=engine)  # type: ignore[arg-type]
+        reads, weigh = inputs.clone(), weights
+        if precise:
+            network, reads, weigh = network.double(), reads.double(), weigh.double()
+        reads.requires_grad_()
+        outputs, _ = network(reads, lengths=None if lengths is None else torch.tensor(lengths))
+        (outputs * weigh).sum().backward()
+        gradients = [reads.grad, *(p.grad for p in network.parameters())]
+        found.append((gradients, [cell.acted for cell in clipped]))
+    (got, acted), (exact, expected) = found
+    for a, b in zip(got, exact, strict=True):
+        assert float((a - b).abs().max()) <= 1e-6 * max(1.0, float(b.abs().max()))
+    assert acted == pytest.approx(expected, abs=0.02) and any(acted)  # one on the edge of the limit may differ
+
+
+def test_gates_may_be_clipped_before_their_sigmoids() -> None:
+    """Graves 2013: any value of a step may have a gauge."""
+
+    class ClippedGates(Elman):
+        def __init__(self, input_size: int, hidden_size: int) -> None:
+            super().__init__(input_size, hidden_size)
+            self.readings = Readings(lambda reading: None)
+
+        def step(self, x: Tensor, state: Any) -> Any:
+            return self.State(torch.tanh(gauged(self.candidate(x, state.h), self.readings(x), 0.05, "value")))
+
+    torch.manual_seed(0)
+    cell, inputs, found = ClippedGates(I, H), torch.randn(T, B, I), []
+    for engine in ("compiled", "eager"):
+        outputs, _ = unroll(cell, inputs, engine=engine)  # type: ignore[arg-type]
+        found.append(torch.autograd.grad(outputs.sum(), list(cell.parameters())))
+    torch.testing.assert_close(*found)
+    assert float(found[0][-1].abs().max()) <= 0.05 * T * B + 1e-6  # the bias, which gets all of them
+
+
+def test_under_torch_compile_and_torch_func_steps_are_clipped_too() -> None:
+    torch.manual_seed(0)
+    network, inputs = Recurrent([ClippedSteps(LSTM(I, H), 0.05)]), torch.randn(T, B, I)
+    names, weights = zip(*network.named_parameters(), strict=True)
+    expected = torch.autograd.grad(network(inputs)[0].sum(), weights)
+
+    def loss(weights: dict[str, Tensor]) -> Tensor:
+        total: Tensor = functional_call(network, weights, (inputs,))[0].sum()
+        return total
+
+    by_func = torch.func.grad(loss)(dict(zip(names, weights, strict=True)))
+    torch.testing.assert_close([by_func[name] for name in names], list(expected))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchDynamo's own imports
+        compiled: Any = torch.compile(network, fullgraph=True, backend="aot_eager")
+        got = torch.autograd.grad(compiled(inputs)[0].sum(), weights)
+    torch._dynamo.reset()
+    torch.testing.assert_close(list(got), list(expected))
 
 
 def test_ragged_batches_and_layers_go_on_as_they_were() -> None:

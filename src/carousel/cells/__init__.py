@@ -11,6 +11,7 @@ from carousel.cells.cell import Affine, Cell, Packed
 from carousel.cells.clockwork import Clockwork
 from carousel.cells.cornn import CoRNN
 from carousel.cells.elman import IRNN, Elman, Jordan
+from carousel.cells.gauge import Readings, gauged, gauged_whole
 from carousel.cells.gru import GRU, LayerNormGRU, ResetAfterGRU
 from carousel.cells.indrnn import IndRNN
 from carousel.cells.initialisation import chrono_, identity_, orthogonal_
@@ -86,10 +87,13 @@ __all__ = [
     "Packed",
     "PeepholeLSTM",
     "ProjectedLSTM",
+    "Readings",
     "ResetAfterGRU",
     "cell_class",
     "chrono_",
     "from_torch",
+    "gauged",
+    "gauged_whole",
     "identity_",
     "linear_scan",
     "orthogonal_",

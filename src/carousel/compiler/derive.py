@@ -6,6 +6,7 @@ if it is in memory anyway (inputs, states), computed again if that is cheap, and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,11 @@ class _Derivation:
         self.result = Backward(self.graph, kept=kept)
         self.terms: dict[int, list[Node]] = {}  # forward index -> contributions to its adjoint
         self.known: dict[int, Node] = {}  # forward index -> its value in the backward step
+        self.fields: dict[Node, Node] = {}  # what becomes a field of the state without change -> the field
+        for node in state:
+            inner = node
+            while inner.op == "gauged" and inner.args[0].op not in LEAVES:
+                self.fields[inner := inner.args[0]] = node
 
     def run(self) -> Backward:
         for index, node in enumerate(self.state):
@@ -119,9 +125,10 @@ class _Derivation:
             self.result.vectors[node.attr] = adjoint
         elif node.op == "product":
             for (tensor, start, _), operand in zip(node.attr, node.args, strict=True):
-                self.result.weights.append(WeightGradient(tensor, start, adjoint, operand, node.width))
+                held = self.fields.get(operand, operand)
+                self.result.weights.append(WeightGradient(tensor, start, adjoint, held, node.width))
                 if operand.op != "state":
-                    self.keep(operand)
+                    self.keep(held)
                 back = self.graph.product(((tensor, start, True), adjoint), width=operand.width)
                 self.add(operand, back)
         else:
@@ -136,6 +143,7 @@ class _Derivation:
 
     def value(self, node: Node) -> Node:
         """A value of the forward step, in the backward step."""
+        node = self.fields.get(node, node)
         if node.index not in self.known:
             self.known[node.index] = self._value(node)
         return self.known[node.index]
@@ -145,12 +153,14 @@ class _Derivation:
             return self.graph.leaf(node.op, node.attr, width=node.width)
         if self.in_memory(node):
             return self.graph.leaf("saved", node.index, width=node.width)
+        if node.op == "gauged":
+            return self.value(node.args[0])
         if self.is_cheap(node):
             return self.graph.apply(node.op, *map(self.value, node.args), attr=node.attr)
         return self.keep(node)
 
     def in_memory(self, node: Node) -> bool:
-        return node.op in ("input", "state") or node in self.state or node in self.result.kept
+        return node.op in ("input", "state") or node in (*self.state, *self.fields) or node in self.result.kept
 
     def is_cheap(self, node: Node) -> bool:
         """Whether a few instructions compute it from what is in memory."""
@@ -215,6 +225,15 @@ def _tanh(d: _Derivation, node: Node, g: Node) -> tuple[Node | None, ...]:
     return (d.mul(g, d.of("sub", 1.0, d.mul(y, y))),)
 
 
+def _gauged(d: _Derivation, node: Node, g: Node) -> tuple[Node | None, ...]:
+    limit, by = node.attr
+    if by == "value":
+        size = d.graph.reduce("max", d.of("abs", g))
+        return d.of("minimum", limit, d.of("maximum", -limit, g)), size
+    size = d.of("sqrt", d.graph.reduce("sum", d.mul(g, g)))
+    return g if limit == math.inf else d.mul(g, d.of("minimum", 1.0, d.of("div", limit, size))), size
+
+
 def _spread(d: _Derivation, node: Node, g: Node) -> tuple[Node | None, ...]:
     return (d.graph.reduce("sum", g),)
 
@@ -244,6 +263,7 @@ GRADIENTS: dict[str, Gradient] = {
     "pow": lambda d, node, g: (
         d.mul(g, d.mul(d.of("pow", *map(d.value, node.args), attr=node.attr - 1), d.graph.constant(node.attr))),
     ),
+    "gauged": _gauged,
     "sum": lambda d, node, g: (g,),
     "spread": _spread,
     "max": lambda d, node, g: (None,),  # only ever subtracted inside a softmax, which it does not change

@@ -123,6 +123,11 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
 _WARNED: set[type] = set()
 
 
+def compilable(cell: Cell, inputs: Tensor, state: Any) -> bool:
+    """Whether compiled loops can run the cell on these inputs."""
+    return against(cell, inputs, state) is None and isinstance(known(cell).recurrence, Recurrence)
+
+
 def scans(cell: Cell, inputs: Tensor, engine: Engine) -> bool:
     """Whether the cell's scan is what runs it, where `compiled` found no program, rather than step after step.
 

@@ -173,7 +173,7 @@ class _Writer:
             case "product":
                 pairs = zip(node.attr, node.args, strict=True)
                 return " + ".join(self.product(weight, arg, node.width) for weight, arg in pairs)
-            case "spread":
+            case "spread" | "gauged":
                 return self.refer(node.args[0])
             case "neg":
                 return f"-{self.refer(node.args[0], 3)}"

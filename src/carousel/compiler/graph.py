@@ -44,6 +44,7 @@ POINTWISE = {
     "eq": 1,
     "where": 1,
     "spread": 0,
+    "gauged": 0,
     "div": 10,
     "sqrt": 10,
     "exp": 14,
@@ -138,7 +139,7 @@ class Graph:
         if node.op == "product" and not any(transposed for *_, transposed in node.attr):
             rows = [(tensor, first + start, False) for tensor, first, _ in node.attr]
             return self.product(*zip(rows, node.args, strict=True), width=width)
-        if node.op in POINTWISE:
+        if node.op in POINTWISE and node.op != "gauged":  # whose gradient is one vector
             parts = [self.columns(arg, start, width) for arg in node.args]
             return self._node(node.op, tuple(parts), width, node.attr)
         raise ValueError(f"columns of {node.op}")

@@ -297,9 +297,9 @@ class _Writer(Loops):
             if node.width == 1 and self.one.width != 1:
                 return self.v.splat(self.b.load(address, typ=FLOAT))
             return self.load(address, block.mask)
+        if node.op in ("spread", "gauged"):
+            return self.value(node.args[0], block)
         args = [self.value(arg, block) for arg in node.args]
-        if node.op == "spread":
-            return args[0]
         extra = [] if node.attr is None else [node.attr]
         return getattr(self.v, node.op)(*args, *extra)
 

@@ -298,6 +298,8 @@ RULES: dict[str, Rule] = {
     "std": _std,
     "layer_norm": _layer_norm,
     "softmax": _softmax,
+    "gauged": lambda low, node, value, reading, limit, by: low.apply("gauged", value, reading, attr=(limit, by)),
+    "gauged_whole": lambda low, node, value, reading: low.apply("gauged_whole", value, reading),
     "dropout": _dropout,
     "cat": _cat,
     "concat": _cat,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from carousel.cells import gauged
 from carousel.compiler.graph import Graph, Node
 from carousel.compiler.operands import Operands, Recurrence
 
@@ -59,6 +60,8 @@ def _value(node: Node, args: list[Any], operands: Operands, state: Sequence[Tens
         )
     if node.op == "spread":
         return args[0]
+    if node.op == "gauged":
+        return gauged(*args, *node.attr)
     if node.op == "elu":
         return F.elu(args[0], node.attr)
     if node.op == "pow":

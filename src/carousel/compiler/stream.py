@@ -65,7 +65,6 @@ class CompiledStream:
         like = torch.zeros(self.batch, self.cell.input_size)
         with torch.no_grad():
             operands = self.recurrence.operands(self.cell, like)
-        self._raw = len(operands.inputs) == 1 and operands.inputs[0] is like
         self._held: list[Any] = [*operands.weights, *operands.vectors]
         words: list[int] = []
         self._inputs: list[tuple[int, int, int]] = []
@@ -78,6 +77,7 @@ class CompiledStream:
             elif entry[0] == "initial" and entry[1].key == (0,):
                 self._read = place
             words.append(self._word(entry, operands, turn=0))
+        self._raw = all(operands.inputs[tensor] is like for _, tensor, _ in self._inputs)
         words.append(0)
         pairs = zip(self.loop.entries, words, strict=False)
         other = [self._word(entry, operands, turn=1) if _turns(entry) else word for entry, word in pairs] + [0]

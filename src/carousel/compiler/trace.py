@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from carousel.cells import Cell
-from carousel.compiler.graph import Graph, Node, in_pieces
+from carousel.compiler.graph import LEAVES, Graph, Node, in_pieces
 from carousel.compiler.operands import Recurrence, computed
 from carousel.compiler.operations import RULES, TAKEN_IN, Cat
 from carousel.compiler.tracer import StepTracer, Unsupported
@@ -30,6 +30,7 @@ RANDOM = {
     *("bernoulli", "bernoulli_", "normal", "normal_", "uniform_", "exponential_", "poisson", "multinomial", "rrelu"),
 }
 
+NOT_COMPUTED = "a field of the state that the step does not compute, of which to read the gradient"
 ROWS = 5  # sequences in the batch that shapes are read from
 
 
@@ -98,7 +99,7 @@ class Lowering:
         for node in self.traced.nodes:
             if self.depends[node] == 2 and node.op != "output" and node not in (self.state, self.result):
                 self.values[node] = self.lower(node)
-        self.graph, state = in_pieces(self.graph, self.lower_result())
+        self.graph, state = in_pieces(*self.gauged_throughout(self.lower_result()))
         self.graph, state = self.apart(state)
         prologue = self.function()
         self.check_rows_apart(prologue)
@@ -115,7 +116,7 @@ class Lowering:
         for node in [] if dropout else [node for node in graph.nodes if node.target in (F.dropout, torch.dropout)]:
             node.replace_all_uses_with(node.args[0] if node.args else node.kwargs["input"])
             graph.erase_node(node)
-        graph.eliminate_dead_code()
+        graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         graph.lint()
         forward: Callable[[Cell, Tensor], Any] = type(fx.GraphModule(self.cell, graph)).forward
         return forward
@@ -180,6 +181,8 @@ class Lowering:
             if (node.op == "call_method" and re.search("[^_]_$", name)) or node.kwargs.get("inplace"):
                 self.unsupported(node, f"{name!r} in place")
             self.depends[node] = self.dependence(node)
+            if name == "gauged_whole" and self.depends[node] < 2:
+                raise Unsupported(NOT_COMPUTED)
 
     def check_rows_apart(self, prologue: Callable[..., Any]) -> None:
         """The prologue sees all time steps at once: make sure that no row looks at another."""
@@ -222,6 +225,24 @@ class Lowering:
             self.places[kind, node] = len(self.operands[kind])
             self.operands[kind].append(node)
         return self.places[kind, node]
+
+    def gauged_throughout(self, state: tuple[Node, ...]) -> tuple[Graph, tuple[Node, ...]]:
+        """The graph in which all that reads a value with a `gauged_whole` around it reads it through that gauge."""
+        used = self.graph.used(state)
+        marks = [node for node in used if node.op == "gauged_whole"]
+        if not marks:
+            return self.graph, state
+        if any(mark.args[0].op in LEAVES for mark in marks):
+            raise Unsupported(NOT_COMPUTED)
+        graph, copies = Graph(), dict[Node, Node]()
+        for node in used:
+            args = tuple(copies[arg] for arg in node.args)
+            copies[node] = args[0] if node in marks else graph.copy(node, args, node.attr)
+            for mark in marks:
+                if mark.args[0] is node:
+                    reading = graph.copy(mark.args[1], (), mark.args[1].attr)
+                    copies[node] = graph.apply("gauged", copies[node], reading, attr=(math.inf, "norm"))
+        return graph, tuple(copies[node] for node in state)
 
     def apart(self, state: tuple[Node, ...]) -> tuple[Graph, tuple[Node, ...]]:
         """The graph in which leaves that share columns have operands of their own, so that their gradients add up."""

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from carousel.cells import Cell
+from carousel.cells import Cell, Readings
 
 
 class Unsupported(Exception):
@@ -48,7 +48,7 @@ class StepTracer(fx.Tracer):
         return graph
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
-        return self.leaf(m)
+        return isinstance(m, Readings) or self.leaf(m)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Any tensor of a module is read when the step runs: what `functional_call` puts there is no parameter."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from carousel.diagnostics.observation import Layer, observing
+from carousel.diagnostics.gauges import Gauges, gauging
+from carousel.diagnostics.observation import Layer
 from carousel.errors import ConfigError
 from carousel.nn import Recurrent
 
@@ -106,9 +107,11 @@ def gradient_flow(model: nn.Module, batch: Any, loss: Callable[[Any], Tensor] | 
     """
     if loss is None and not isinstance(model, Recurrent):
         raise ConfigError(f"loss: none (got a {type(model).__name__}); a function of what the model returns; give one")
-    with observing(model) as layers:
+    with gauging(model) as gauges:
         value = (loss or _last_output)(call(model, batch))
-    return flow_of(layers, value)
+    _check_scalar(value)
+    gauges.backward(value)
+    return gauged_flow(gauges, value)
 
 
 def call(model: nn.Module, batch: Any) -> Any:
@@ -127,25 +130,47 @@ def _last_output(answer: tuple[Tensor, Any]) -> Tensor:
     return output.square().sum() / 2
 
 
+def gauged_flow(gauges: Gauges, loss: Tensor | float) -> GradientFlow:
+    """What gauges read in the backward pass of a loss.
+
+    >>> model = Recurrent("lstm", 3, 4)
+    >>> with gauging(model) as gauges:
+    ...     loss = model(torch.randn(50, 2, 3))[0].square().sum()
+    >>> loss.backward()
+    >>> gauged_flow(gauges, loss)[0, "c"].norms.shape
+    torch.Size([50, 2])
+    """
+    flows = [flow for name, norms in gauges.norms() for flow in _flows(name, norms)]
+    return GradientFlow(float(loss.detach()) if isinstance(loss, Tensor) else loss, flows)
+
+
 def flow_of(layers: Sequence[Layer], loss: Tensor) -> GradientFlow:
     """The gradients of a scalar with respect to the states of observed layers; the only backward pass there is."""
-    if loss.dim() or not loss.requires_grad:
-        raise ConfigError(
-            f"loss: no gradient (got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}); "
-            "a scalar that depends on the network; sum it"
-        )
+    _check_scalar(loss)
     states = [getattr(state, name) for layer in layers for name in layer.fields for state in layer.after]
     floating = [state for state in states if state.is_floating_point() and state.requires_grad]
     found = torch.autograd.grad(loss, floating, allow_unused=True, retain_graph=True)
     gradients = {id(state): gradient for state, gradient in zip(floating, found, strict=True)}
     flows = []
     for layer in layers:
-        norms = {name: _norms(layer, name, gradients) for name in layer.fields}
-        reached = torch.stack(list(norms.values())).sum(0) > 0  # (T, B)
-        steps = torch.arange(1, len(reached) + 1)[:, None]
-        last = (reached.cpu() * steps).amax(0) - 1
-        flows += [Flow(layer.name, name, norm.cpu(), last) for name, norm in norms.items()]
+        flows += _flows(layer.name, {name: _norms(layer, name, gradients) for name in layer.fields})
     return GradientFlow(float(loss.detach()), flows)
+
+
+def _check_scalar(loss: Tensor) -> None:
+    if loss.dim() or not loss.requires_grad:
+        raise ConfigError(
+            f"loss: no gradient (got shape {tuple(loss.shape)}, requires_grad={loss.requires_grad}); "
+            "a scalar that depends on the network; sum it"
+        )
+
+
+def _flows(layer: str, norms: Mapping[str, Tensor]) -> list[Flow]:
+    """Of a layer, from the norms (T, B) of each field's gradients."""
+    reached = torch.stack(list(norms.values())).sum(0) > 0
+    steps = torch.arange(1, len(reached) + 1)[:, None]
+    last = (reached.cpu() * steps).amax(0) - 1
+    return [Flow(layer, name, norm.cpu(), last) for name, norm in norms.items()]
 
 
 def _norms(layer: Layer, name: str, gradients: Mapping[int, Tensor | None]) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -54,39 +53,40 @@ class Layer:
         return self.padded([getattr(state, name) for state in self.after])
 
 
-@dataclass
-class _Notes:
-    layouts: dict[str, list[Layout]] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
-
-
 class _Observed(Around):
     """A cell whose every step is kept; it runs as it is written, on the gradient tape."""
 
-    def __init__(self, cell: Cell, network: str, name: str, notes: _Notes) -> None:
+    def __init__(self, cell: Cell, name: str, layouts: list[Layout], layers: list[Layer]) -> None:
         super().__init__(cell)
-        self.network, self.name, self.notes = network, name, notes
+        self.name, self._layouts, self._layers = name, layouts, layers
 
     def run(self, run: Run, inputs: Tensor, sizes: list[int], state: Any) -> tuple[Tensor, Any]:
-        layout = self.notes.layouts[self.network][-1]
-        if not inputs.requires_grad:
-            inputs = inputs.detach().requires_grad_()
-        state = self.State(*(one if one.requires_grad else one.detach().requires_grad_() for one in state))
+        layout = self._layouts[-1]
+        inputs, state = with_gradients(self.cell, inputs, state)
         after, gates = walk(self.cell, inputs, layout.sizes, state)
         before = [
             self.State(*(one[:size] for one in past))
             for past, size in zip([state, *after[:-1]], layout.sizes, strict=True)
         ]
-        self.notes.layers.append(Layer(self.name, self.cell, layout, inputs, before, after, gates))
-        return torch.cat([now[0] for now in after]), self._final(after, layout.sizes)
+        self._layers.append(Layer(self.name, self.cell, layout, inputs, before, after, gates))
+        return outputs_and_end(self.cell, after, layout.sizes)
 
-    def _final(self, after: list[Any], sizes: list[int]) -> Any:
-        """The state of each sequence after its own last step."""
-        pieces = []
-        for now, size, then in zip(after, sizes, [*sizes[1:], 0], strict=True):
-            if then < size:
-                pieces.append([one[then:] for one in now])
-        return self.State(*map(torch.cat, zip(*reversed(pieces), strict=True)))
+
+def with_gradients(cell: Cell, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Inputs and state such that there is a gradient for what is made of them, were all weights frozen."""
+    if not inputs.requires_grad:
+        inputs = inputs.detach().requires_grad_()
+    return inputs, cell.State(*(one if one.requires_grad else one.detach().requires_grad_() for one in state))
+
+
+def outputs_and_end(cell: Cell, after: list[Any], sizes: list[int]) -> tuple[Tensor, Any]:
+    """Packed outputs, and the state of each sequence after its own last step, from the states after each step."""
+    pieces = []
+    for now, size, then in zip(after, sizes, [*sizes[1:], 0], strict=True):
+        if then < size:
+            pieces.append([one[then:] for one in now])
+    end = cell.State(*map(torch.cat, zip(*reversed(pieces), strict=True)))
+    return torch.cat([now[0] for now in after]), end
 
 
 @contextmanager
@@ -104,39 +104,67 @@ def observing(model: nn.Module) -> Iterator[list[Layer]]:
     >>> [(layer.name, layer.states("c").shape, layer.lengths.tolist()) for layer in layers]
     [('layer 1', torch.Size([5, 2, 4]), [5, 2]), ('layer 2', torch.Size([5, 2, 4]), [5, 2])]
     """
+    layers: list[Layer] = []
+
+    def wrap(network: Recurrent, k: int, name: str, layouts: list[Layout]) -> Cell:
+        return _Observed(network.cells[k], name, layouts, layers)  # type: ignore[arg-type]
+
+    with wrapping(model, wrap):
+        yield layers
+
+
+Wrap = Callable[[Recurrent, int, str, list[Layout]], Cell]
+
+
+@contextmanager
+def wrapping(model: nn.Module, wrap: Wrap) -> Iterator[None]:
+    """While it lasts, cells of the model's `Recurrent` networks are wrapped, and gradients are on.
+
+    Args:
+        wrap: the wrapper of a network's k-th cell, given its name in words, and a list that will hold the layout of
+            the batch that the network is running on.
+
+    Raises:
+        ConfigError: see `observing`.
+    """
     networks = {name: module for name, module in model.named_modules() if isinstance(module, Recurrent)}
     if not networks:
         raise ConfigError(
             f"model: has no recurrent network (got {type(model).__name__}); a carousel.Recurrent, or a module with "
             "one in it; make one of a torch.nn layer with Recurrent.from_torch"
         )
-    notes = _Notes()
-    handles, cells = [], {name: list(network.cells) for name, network in networks.items()}
-    for name, network in networks.items():
-        handles.append(network.register_forward_pre_hook(partial(_note, notes, name), with_kwargs=True))
-        for k, cell in enumerate(cells[name]):
-            said = _spoken(name if len(networks) > 1 else "", k, network.bidirectional)
-            network.cells[k] = _Observed(cell, name, said, notes)  # type: ignore[arg-type]
+    handles, layouts = [], {name: list[Layout]() for name in networks}
+    before = {name: (list(network.cells), network.engine) for name, network in networks.items()}
     try:
+        for name, network in networks.items():
+            handles.append(network.register_forward_pre_hook(partial(_note, layouts[name]), with_kwargs=True))
+            for k in range(len(network.cells)):
+                said = _spoken(name if len(networks) > 1 else "", k, network.bidirectional)
+                network.cells[k] = wrap(network, k, said, layouts[name])
         with torch.enable_grad():
-            yield notes.layers
+            yield
     finally:
         for handle in handles:
             handle.remove()
         for name, network in networks.items():
-            for k, cell in enumerate(cells[name]):
+            cells, network.engine = before[name]
+            for k, cell in enumerate(cells):
                 network.cells[k] = cell
-    if not notes.layers or any(len(calls) > 1 for calls in notes.layouts.values()):
-        got = max(map(len, notes.layouts.values()), default=0)
+    got = max(map(len, layouts.values()))
+    if got != 1:
         raise ConfigError(f"model: its recurrent network ran {got} times (got {got}); once; give one batch")
 
 
-def _note(notes: _Notes, name: str, network: Recurrent, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+def _note(layouts: list[Layout], network: Recurrent, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Before a network runs: where in the batch its steps are."""
-    given = inspect.signature(network.forward).bind(*args, **kwargs).arguments
-    inputs = given["inputs"]
+    inputs, lengths = _inputs_and_lengths(*args, **kwargs)
     sequence = inputs.transpose(0, 1) if network.batch_first else inputs
-    notes.layouts.setdefault(name, []).append(Layout.of(sequence, given.get("lengths")))
+    layouts.append(Layout.of(sequence, lengths))
+
+
+def _inputs_and_lengths(inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+    """Of the arguments of `Recurrent.forward`."""
+    return inputs, lengths
 
 
 def _spoken(network: str, k: int, bidirectional: bool) -> str:

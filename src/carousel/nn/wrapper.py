@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from carousel.cells import Cell
+from carousel.cells import Cell, Readings, gauged
 from carousel.errors import ConfigError
 
 
@@ -45,6 +46,20 @@ class Wrapper(Cell):
 
     def extra_repr(self) -> str:
         return ""
+
+
+def gauged_state(
+    cell: Cell, x: Tensor, state: Any, readings: Readings, limit: float = math.inf, by: str = "norm"
+) -> Any:
+    """A step of the cell, the gradients of whose new state are read and cut, see `carousel.cells.gauged`.
+
+    Each field has readings of its own, in the order of the innermost cell's State; what wrappers add has none. The
+    fields are apart: the gradient of an LSTM's c is what comes into it from the next step, without what comes into the
+    h that is made of it.
+    """
+    new = cell.step(x, state)
+    names = innermost(cell).State._fields
+    return new._replace(**{name: gauged(getattr(new, name), readings(x), limit, by) for name in names})
 
 
 class Run(Protocol):

@@ -8,9 +8,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from carousel.cells import Cell
+from carousel.cells import Cell, Readings
 from carousel.errors import ConfigError
-from carousel.training.each_step import EachStep
+from carousel.nn.wrapper import Wrapper, gauged_state
 from carousel.training.names import nearest
 
 Groups: TypeAlias = Sequence[Sequence[nn.Parameter]]
@@ -89,7 +89,7 @@ def clipping_named(name: str) -> Clip:
     return CLIPPINGS[nearest("clipping", name, CLIPPINGS)]
 
 
-class ClippedSteps(EachStep):
+class ClippedSteps(Wrapper):
     """A cell whose states' gradients are clipped at every step on their way back through time.
 
         dL/dh_t ← dL/dh_t · limit / ‖dL/dh_t‖       if ‖dL/dh_t‖ > limit, for each sequence     (by "norm")
@@ -107,9 +107,10 @@ class ClippedSteps(EachStep):
 
     Notes:
         Graves clips the derivatives of an LSTM's gates before their sigmoids; here it is the states', as in every cell.
-        It runs step by step, see `EachStep`, not in the compiled loop.
+        It is part of the compiled loop, see `carousel.cells.gauged`.
 
-    `acted` is the share of gradients, one for each sequence, step and field, that were clipped since `reset_count`.
+    `acted` is the share of gradients, one for each sequence, step and field where there is any, that were clipped since
+    `reset_count`; `backward()` counts, but not under `torch.compile` or `torch.func`.
 
     >>> from carousel.cells import LSTM
     >>> from carousel.nn import Recurrent
@@ -124,7 +125,8 @@ class ClippedSteps(EachStep):
         super().__init__(cell)
         if limit <= 0 or by not in ("norm", "value"):
             raise ConfigError(f"limit: cannot clip to it (got {limit} by {by!r}); above 0, by norm or value; see help")
-        self.limit, self.by = limit, by
+        self.limit, self.by = float(limit), by
+        self.readings = Readings(self._count_later)
         self.reset_count()
 
     def reset_count(self) -> None:
@@ -135,23 +137,15 @@ class ClippedSteps(EachStep):
     def acted(self) -> float:
         return self._clipped / max(1, self._seen)
 
-    def after(self, x: Tensor, before: Any, state: Any) -> Any:
-        for field in state:
-            if field.requires_grad:
-                field.register_hook(self._clip)
-        return state
+    def step(self, x: Tensor, state: Any) -> Any:
+        return gauged_state(self.cell, x, state, self.readings, self.limit, self.by)
 
-    def _clip(self, gradient: Tensor | None) -> Tensor | None:
-        if gradient is None:
-            return None
-        self._seen += len(gradient)
-        if self.by == "value":
-            self._clipped += int((gradient.abs() > self.limit).flatten(1).any(1).sum())
-            return gradient.clamp(-self.limit, self.limit)
-        size = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
-        self._clipped += int((size > self.limit).sum())
-        factors: Tensor = (self.limit / size).clamp(max=1).view(-1, *[1] * (gradient.dim() - 1))
-        return gradient * factors
+    def _count_later(self, reading: Tensor) -> None:
+        reading.register_hook(self._count)  # type: ignore[no-untyped-call]
+
+    def _count(self, sizes: Tensor) -> None:
+        self._seen += int((sizes > 0).sum())
+        self._clipped += int((sizes > self.limit).sum())
 
     def extra_repr(self) -> str:
         return f"limit={self.limit}, by={self.by!r}"
