@@ -12,7 +12,7 @@ from carousel.tasks.adding import adding
 from carousel.training.seeding import generator
 
 PAPER = "Le, Jaitly and Hinton 2015, arXiv:1504.00941v2, section 4.1"
-UNITS, BATCH, SEQUENCES, HELD_OUT = 40, 16, 64_000, 2000
+UNITS, BATCH, SEQUENCES, HELD_OUT = 40, 16, 96_000, 2000
 RATES = {"irnn": 0.001, "lstm": 0.01, "elman": 0.001}
 
 
@@ -45,7 +45,7 @@ EXPERIMENTS = [
         conditions=[
             Condition(f"{name}, T = {length}", "", partial(additions, cell, length), trials=5, point=(name, length))
             for name, cell in (("IRNN", "irnn"), ("LSTM", "lstm"), ("tanh", "elman"))
-            for length in (150, 200, 300, 400)
+            for length in (50, 100, 150, 300)
         ],
         draw=("length T", "share of trials solved"),
     )
