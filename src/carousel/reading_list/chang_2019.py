@@ -74,8 +74,8 @@ EXPERIMENTS = [
         paper=PAPER,
         about=(
             f"MNIST at {SIDE} x {SIDE}, one pixel a step, row by row or in one random order for all. Score: the share "
-            f"of the 10,000 test images named right after one epoch; solved: at least 0.9. {UNITS} units, Adam "
-            f"with a rate that falls from 0.003 on batches of {BATCH}; the paper had 128, images of 28 x 28 and trained for longer."
+            f"of the 10,000 test images named right after one epoch; solved: at least 0.9. {UNITS} units, Adam with a "
+            f"rate that falls from 0.003, batches of {BATCH}; the paper had 128, images of 28 x 28 and trained longer."
         ),
         score="share right",
         conditions=[

@@ -20,9 +20,7 @@ from carousel.training.seeding import derived_seed
 from carousel.training.trial import Budget, run_trial
 
 Points: TypeAlias = list[tuple[float, float]]
-Trial: TypeAlias = (
-    "Callable[..., Outcome]"  # of a seed, a limit of sequences, and `data` where the experiment reads some
-)
+Trial: TypeAlias = "Callable[..., Outcome]"  # of a seed, a limit of sequences and, where it reads some, data=PATH
 
 
 @dataclass(frozen=True)
