@@ -45,3 +45,13 @@ def test_it_speaks_on_standard_error(capsys) -> None:  # type: ignore[no-untyped
         live.tell("heard")
     captured = capsys.readouterr()
     assert captured.out == "" and "heard" in captured.err
+
+
+def test_the_time_to_go_is_told_once_when_some_steps_have_been_measured() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=40)
+    with LiveProgress(console) as live:
+        for step in range(1, 31):
+            live.stepped(Progress(1, step, 40, 2, 3.5, 1234.0, 100.0 - step))
+    assert console.file.getvalue().splitlines() == [
+        "about 1 min 30 s to go if it does not stop early, by the first 10 steps"
+    ]

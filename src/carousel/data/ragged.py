@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+S = TypeVar("S", bound=Any)
+Keep = Literal["start", "end", "both"]
+
+
+def cut(sequence: S, longest: int, keep: Keep) -> tuple[S, S]:
+    """What is left of a longer sequence, as two parts: of its start, its end, or half of `longest` of both.
+
+    >>> cut("abcdef", 3, "both"), cut("abcdef", 3, "end"), cut("abc", 3, "end")
+    (('ab', 'f'), ('', 'def'), ('abc', ''))
+    """
+    if len(sequence) <= longest:
+        return sequence, sequence[:0]
+    first = {"start": longest, "end": 0, "both": (longest + 1) // 2}[keep]
+    return sequence[:first], sequence[len(sequence) - longest + first :]
 
 
 class Batch(NamedTuple):
@@ -44,9 +59,9 @@ class Ragged:
         """(N,)"""
         return self.ends.diff()
 
-    def batch(self, rows: Sequence[int], longest: int | None = None) -> Batch:
-        """Some of them as a batch, cut to `longest` ids; an empty one becomes a single 0."""
-        chosen = [self[k][:longest].long() for k in rows]
+    def batch(self, rows: Sequence[int], longest: int | None = None, keep: Keep = "start") -> Batch:
+        """Some of them as a batch, cut to `longest` ids, see `cut`; an empty one becomes a single 0."""
+        chosen = [(self[k] if longest is None else torch.cat(cut(self[k], longest, keep))).long() for k in rows]
         lengths = torch.tensor([max(1, len(one)) for one in chosen])
         ids = torch.zeros(int(lengths.max()), len(chosen), dtype=torch.long)
         for k, one in enumerate(chosen):

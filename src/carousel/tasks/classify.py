@@ -20,7 +20,7 @@ from carousel import __version__
 from carousel.data.bucketing import Buckets, by_length
 from carousel.data.captions import Split
 from carousel.data.labelled import Examples, LabelledTexts, Roles
-from carousel.data.ragged import Ragged
+from carousel.data.ragged import Keep, Ragged, cut
 from carousel.data.splits import balance
 from carousel.data.tables import Table
 from carousel.data.tokenizers import Tokenizer
@@ -48,6 +48,7 @@ class ClassifyConfig(TextConfig):
     label: str = Field("", description="the column with the labels; empty: inferred")
     split: str = Field("", description="the column that says train, val or test; empty: inferred")
     separator: str = Field("", description="what stands between several labels of one text; empty: inferred")
+    keep: Keep = Field("both", description="what of a longer text: its start, its end, or half of both")
     bidirectional: bool = Field(True, description="read each text from its end too")
     pooling: Literal["last", "mean", "max", "attention", "concat"] = Field(
         "max", description="what becomes of the outputs of all steps; concat: last, max and mean side by side"
@@ -106,14 +107,14 @@ class TextClassifier(nn.Module):
         return torch.cat([at[:, :half], outputs[0, :, half:]], dim=1)
 
 
-def logits_of(network: TextClassifier, texts: Ragged, longest: int, size: int = 64) -> Tensor:
+def logits_of(network: TextClassifier, texts: Ragged, config: ClassifyConfig, size: int = 64) -> Tensor:
     """Logits (N, K) of texts, computed in batches of about one length."""
     found = torch.zeros(len(texts), network.readout.out_features)
     training = network.training
     network.eval()
     with torch.inference_mode():
-        for rows in by_length(texts.lengths.clamp(max=longest), size):
-            ids, lengths = texts.batch(rows, longest)
+        for rows in by_length(texts.lengths.clamp(max=config.max_length), size):
+            ids, lengths = texts.batch(rows, config.max_length, config.keep)
             found[rows] = network(ids, lengths).float()
     network.train(training)
     return found
@@ -134,6 +135,7 @@ class Classification:
         self.train, self.val, self.test = (data.examples(split, self.tokenizer) for split in ("train", "val", "test"))
         self.buckets = Buckets(self.train.texts.lengths.clamp(1, config.max_length), config.batch_size)
         self.steps = len(self.buckets)
+        self.config = config.settled(self.steps)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TextClassifier(config, len(self.tokenizer), len(data.labels))
@@ -191,7 +193,7 @@ class Classification:
 
     def loss(self, epoch: int, step: int) -> Loss:
         rows = self.buckets.rows(self.config.seed, epoch, step)
-        ids, lengths = self.train.texts.batch(rows, self.config.max_length)
+        ids, lengths = self.train.texts.batch(rows, self.config.max_length, self.config.keep)
         logits, targets = self.model(ids, lengths).float(), self.train.targets[rows]
         if self.data.roles.several:
             mean = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.weights)
@@ -200,11 +202,14 @@ class Classification:
         return Loss(mean, mean.item() * len(rows), len(rows))
 
     def validate(self) -> dict[str, float]:
-        logits = logits_of(self.model, self.val.texts, self.config.max_length)
+        logits = logits_of(self.model, self.val.texts, self.config)
         right = self.val.targets
-        loss = F.binary_cross_entropy_with_logits if self.data.roles.several else F.cross_entropy
-        score = main_score(self.metric, logits, right).value
-        return {"score": score, "validation_loss": float(loss(logits, right))}
+        measure = F.binary_cross_entropy_with_logits if self.data.roles.several else F.cross_entropy
+        loss = float(measure(logits, right))
+        score = (
+            main_score(self.metric, logits, right).value - 1e-6 * loss
+        )  # of equals the one with the smaller loss wins
+        return {"score": score, "validation_loss": loss}
 
     def save(self, scores: Mapping[str, float]) -> None:
         facts = {"validation": dict(scores), "carousel": __version__, "data": self.data.digest, "metric": self.metric}
@@ -307,7 +312,7 @@ class Classifier:
         if isinstance(inputs, str):
             return self.predict([inputs])[0]
         texts = Ragged(self.tokenizer.encode(text) for text in inputs)
-        return [self._labelling(row) for row in logits_of(self.network, texts, self.config.max_length)]
+        return [self._labelling(row) for row in logits_of(self.network, texts, self.config)]
 
     def _labelling(self, logits: Tensor) -> Labelling:
         probabilities = (logits.sigmoid() if self.roles.several else logits.softmax(0)).tolist()
@@ -325,7 +330,9 @@ class Classifier:
 
     def _explained(self, text: str, steps: int) -> Explained:
         labelling = self.predict(text)
-        tokens = self.tokenizer.tokens(text)[: self.config.max_length]
+        tokens = [
+            t for part in cut(self.tokenizer.tokens(text), self.config.max_length, self.config.keep) for t in part
+        ]
         if not tokens:
             return Explained(labelling, [], [], [])
         best = max(labelling.probabilities, key=labelling.probabilities.__getitem__)
@@ -366,7 +373,7 @@ class Classifier:
 
     def judged(self, examples: Examples, data: LabelledTexts, about: str) -> Evaluation:
         """Scores and sections."""
-        logits = logits_of(self.network, examples.texts, self.config.max_length)
+        logits = logits_of(self.network, examples.texts, self.config)
         right = examples.targets
         first = main_score(self.facts["metric"], logits, right)
         if self.roles.several:

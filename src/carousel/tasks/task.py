@@ -49,7 +49,7 @@ class Evaluation(NamedTuple):
 class Learner(Trainable, Protocol):
     """What `carousel.training.fit` trains, with what it is compared to."""
 
-    config: Any
+    config: Any  # the settings, with what was left open settled
     objective: str  # which of what `validate` returns is to be as great as possible
 
     def summary(self) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 from torch import Tensor
 
+from carousel.data.ragged import Keep
 from carousel.data.tokenizers import KINDS, Kind, Tokenizer
 from carousel.nn import Recurrent
 from carousel.training import TrainingConfig
+
+STEPS = 1000  # that training takes at least, by default
 
 
 class TextConfig(TrainingConfig):
@@ -21,6 +24,8 @@ class TextConfig(TrainingConfig):
     max_vocabulary: int = Field(30_000, ge=10, description="the most tokens, the commonest; with bpe how many")
     max_length: int = Field(400, ge=1, description="longer texts are cut to so many tokens")
 
+    keep: Keep = Field("start", description="what of a longer text: its start, its end, or half of both")
+
     cell: str = Field("lstm", description="the recurrence, by name; `carousel cells` lists them")
     layers: int = Field(1, ge=1, le=8, description="of the recurrence, one above the other")
     hidden_size: int = Field(128, ge=1, le=8192, description="of each direction of the recurrence")
@@ -28,6 +33,12 @@ class TextConfig(TrainingConfig):
 
     word_dropout: float = Field(0.1, ge=0, lt=1, description="the share of its words that a text does without")
     dropout: float = Field(0.5, ge=0, lt=1, description="on token vectors, between layers and on the last outputs")
+    epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="at most so many times through the training data; 0: what makes 1000 steps, 5 to 50",
+    )
     batch_size: int = Field(32, ge=1, le=65536, description="texts a step, of about one length")
 
     def tokenizer(self, texts: Any) -> Tokenizer:
@@ -35,6 +46,10 @@ class TextConfig(TrainingConfig):
         return Tokenizer.train(
             self.tokens, texts, lowercase=self.lowercase, min_count=self.min_count, most=self.max_vocabulary
         )
+
+    def settled(self, steps: int) -> Self:
+        """With a number of epochs, of so many steps each."""
+        return self if self.epochs else self.model_copy(update={"epochs": min(50, max(5, -(-STEPS // steps)))})
 
     def recurrent(self, input_size: int, **options: Any) -> Recurrent:
         """The recurrence."""

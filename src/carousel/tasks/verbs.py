@@ -83,9 +83,9 @@ def train_task(
     learner = task.learner(source, config, folder.model, live, start_from)
     live.tell(learner.summary())
     if lr_find:
-        learner.config = config = config.model_copy(
-            update={"learning_rate": found_rate(learner, folder, live, resume=resume)}
-        )
+        rate = found_rate(learner, folder, live, resume=resume)
+        learner.config = learner.config.model_copy(update={"learning_rate": rate})
+    config = learner.config
     baselines = learner.baselines()
     for name, score in baselines.items():
         live.tell(f"{name}: {score}")
