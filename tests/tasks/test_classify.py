@@ -106,6 +106,33 @@ def test_an_explanation_points_at_the_word_that_decides(trained: Path) -> None:
     assert found.gradients[0] == pytest.approx(float(rises[0] - rises[1]), abs=1e-2)  # completeness
 
 
+def test_predict_explains_in_words_and_in_json(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a lovely story\n"))
+    assert main(["predict", str(trained / "run"), "--explain"]) == 0
+    assert "lovely[+1.00]" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("a lovely story\n"))
+    assert main(["predict", str(trained / "run"), "--explain", "--json"]) == 0
+    tokens = json.loads(capsys.readouterr().out)["tokens"]
+    assert [one["token"] for one in tokens] == ["a", "lovely", "story"] and tokens[1]["occlusion"] > 0
+    assert "\x1b[30;48;5;209mlovely\x1b[0m" in carousel.load(trained / "run").explain(["lovely"])[0].coloured()
+
+
+def test_what_is_wrong_with_a_model_is_one_line(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, line in (
+        (
+            ["predict", str(trained)],
+            "no run (got no model.safetensors); the folder of a run, or a model file; check it",
+        ),
+        (["predict", str(trained / "no")], "no: cannot be read as a model (got no such file)"),
+        (["evaluate", str(trained / "reviews.csv")], "model: none is named (got none); a run folder or a model file; "),
+        (["train"], "carousel train: no data (got none); a file or a folder; see carousel train --help"),
+    ):
+        assert main(arguments) == 2
+        assert line in capsys.readouterr().err
+
+
 def test_evaluate_scores_the_rows_that_were_not_trained_on(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(trained / "reviews.csv"), "--model", str(trained / "run"), "--json"]) == 0
     first = json.loads(capsys.readouterr().out)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,13 @@ def predict(
         ask = model.explain
     for texts in _inputs(model, data):
         for prediction in ask(texts):
-            print(json.dumps(prediction.as_json(), ensure_ascii=False) if as_json else prediction, flush=data == "-")
+            print(_line(prediction, as_json), flush=data == "-")
+
+
+def _line(prediction: Any, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(prediction.as_json(), ensure_ascii=False)
+    return str(prediction.coloured() if hasattr(prediction, "coloured") and sys.stdout.isatty() else prediction)
 
 
 def _inputs(model: Model, data: str, size: int = 64) -> Iterator[list[str]]:

@@ -38,6 +38,7 @@ from carousel.training import Loss, read_model_file, write_model_file
 from carousel.training.progress import LiveProgress
 
 NAME = "classify"
+COUNTS = 0.25  # a token counts with at least this share of the greatest attribution
 UNEQUAL = 0.8  # where one label has so large a share, accuracy says little, and macro F1 counts
 
 
@@ -277,12 +278,17 @@ class Explained:
         return [(token, value / most) for token, value in zip(self.tokens, self.gradients, strict=True)]
 
     def __str__(self) -> str:
-        """Tokens for the label in orange, against it in blue, where a terminal has colours."""
-        coloured = [
-            f"\x1b[48;5;{(209 if share > 0 else 75)}m\x1b[30m{token}\x1b[0m" if abs(share) > 0.25 else token
+        """The tokens that count, with their shares."""
+        tokens = [f"{token}[{share:+.2f}]" if abs(share) >= COUNTS else token for token, share in self.shares]
+        return f"{self.labelling}\t{' '.join(tokens)}"
+
+    def coloured(self) -> str:
+        """For a terminal: tokens for the label in orange, against it in blue."""
+        tokens = [
+            f"\x1b[30;48;5;{209 if share > 0 else 75}m{token}\x1b[0m" if abs(share) >= COUNTS else token
             for token, share in self.shares
         ]
-        return f"{self.labelling}\t{' '.join(coloured)}"
+        return f"{self.labelling}\t{' '.join(tokens)}"
 
     def as_json(self) -> dict[str, Any]:
         """As ``carousel predict --explain --json`` prints it."""
