@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from carousel.cells import LSTM, LSTM1997, Cell
 from carousel.errors import ConfigError, DataError
 from carousel.nn import Recurrent
 from carousel.reading_list import (
@@ -23,6 +24,7 @@ from carousel.reading_list import (
     reproduce,
 )
 from carousel.reading_list.experiment import Network, hold, learn, network
+from carousel.reading_list.gers_2000 import CutLSTM, CutLSTM1997
 from carousel.reading_list.gers_2001 import reach
 from carousel.reading_list.hochreiter_1997 import Batch, off_the_mean, squared_error, wrong_classes
 from carousel.reading_list.reproduction import _solved
@@ -49,7 +51,8 @@ def test_every_experiment_says_what_it_is() -> None:
         ("adding", "T = 100"),
         ("multiplication", "T = 100"),
         ("temporal-order", "three symbols (6b)"),
-        ("continual-reber", "no forget gates"),
+        ("continual-reber", "forget gates, cut"),
+        ("continual-reber", "no forget gates, whole"),
         ("counting", "a^n b^n c^n, peepholes"),
         ("spike-delays", "F = 10, peepholes"),
         ("timed-spikes", "F = 10, no peepholes"),
@@ -176,6 +179,23 @@ def test_a_penalty_joins_the_gradient_before_it_is_clipped() -> None:
         **options,
     )
     assert model.weight.item() == pytest.approx(1 - 0.1 * 4.3 - 0.1)
+
+
+@pytest.mark.parametrize(("cut", "whole"), [(CutLSTM, LSTM), (CutLSTM1997, LSTM1997)])
+def test_a_cut_gradient_stays_in_the_memory(cut: type[Cell], whole: type[Cell]) -> None:
+    torch.manual_seed(0)
+    ours, theirs = cut(1, 2), whole(1, 2)
+    theirs.load_state_dict(ours.state_dict())
+    inputs, c = torch.randn(2, 3, 1), torch.randn(3, 2)
+    found = []
+    for cell in (ours, theirs):
+        h = torch.zeros(3, 2, requires_grad=True)
+        memory = c.clone().requires_grad_()
+        after = cell.step(inputs[1], cell.step(inputs[0], cell.State(h, memory)))  # type: ignore[attr-defined]
+        found.append((after.h, *torch.autograd.grad(after.h.sum(), (h, memory), allow_unused=True)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] is None and bool(found[1][1].any())
+    assert bool(found[0][2].all()) and not torch.allclose(found[0][2], found[1][2])
 
 
 def test_weights_follow_from_the_seed() -> None:
