@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 import pytest
 import torch
@@ -80,3 +81,31 @@ def test_text_that_cannot_be_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Recurrent.parse(text, input_size=3)
     assert str(caught.value) == message
+
+
+def test_an_initialisation_is_named() -> None:
+    U = Recurrent.parse("lstm:4 layers=2 initialisation=orthogonal", 3).cells[1].forget.U.detach()
+    torch.testing.assert_close(U @ U.t(), torch.eye(4))
+    assert torch.equal(Recurrent.parse("gru:4 initialisation=identity", 3).cells[0].update.U, torch.eye(4))
+    biases = Recurrent.parse("lstm:256 initialisation=chrono:1000", 3).cells[0].forget.b
+    assert 5 < biases.max().item() <= math.log(999) and biases.min().item() >= 0
+    text = "gru:4 initialisation=orthogonal"
+    assert str(RecurrentSpec.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "gru:4 initialisation=ortogonal",
+            r"initialisation: unknown \(got 'ortogonal'\); .*did you mean 'orthogonal'\?",
+        ),
+        ("gru:4 initialisation=identity:3", r"initialisation: not one with a number \(got 'identity:3'\); chrono:T"),
+        ("lstm:4 initialisation=chrono:x", r"initialisation: not one with a number \(got 'chrono:x'\); chrono:T"),
+        ("lstm:4 initialisation=chrono:1", r"longest: too short to remember \(got 1\)"),
+        ("gru:4 initialisation=chrono", r"chrono_: no forget gate .*got GRU"),
+    ],
+)
+def test_an_initialisation_that_cannot_be_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recurrent.parse(text, 3)

@@ -14,7 +14,9 @@ import torch
 
 import carousel
 from carousel.cli import main
-from carousel.tasks.classify import ClassifyConfig, TextClassifier
+from carousel.diagnostics import diagnose
+from carousel.diagnostics.inspection import _readings
+from carousel.tasks.classify import ClassifyConfig, TextClassifier, inspection
 from carousel.training import read_model_file
 
 GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "dull")
@@ -222,3 +224,37 @@ def test_the_config_is_written_with_comments_and_read_again(
     capsys.readouterr()
     assert main(["train", data, "--config", str(file), "--model", "gru", "--show-config"]) == 0
     assert tomllib.loads(capsys.readouterr().out)["cell"] == "gru"
+
+
+def test_its_network_is_looked_into(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, data = trained / "run", trained / "reviews.csv"
+    assert main(["inspect", str(run), "--data", str(data), "--sequences", "12"]) == 0
+    page = Path(capsys.readouterr().out.splitlines()[-1]).read_text(encoding="utf-8")
+    assert "A classifier, reading 12 texts of reviews.csv" in page
+    text = reviews()[0][0].split()
+    assert all(f">{word}</span>" in page for word in text)
+    shown = inspection(run / "model.safetensors", data, sequences=12)
+    assert shown.tokens is not None and list(shown.tokens[0]) == text
+
+
+def test_a_cell_that_reads_backward_is_shown_what_it_read(trained: Path) -> None:
+    """The unit that is picked for a token changes at that token, and the page has its values in the text's order."""
+    shown = inspection(trained / "run/model.safetensors", trained / "reviews.csv", sequences=12)
+    found = diagnose(shown.model, shown.batch, shown.loss)
+    backward = found.layers[1]
+    assert backward.name == "layer 1 backward" and shown.tokens is not None
+    reading = _readings([backward], shown.tokens)[0]
+    number = int(reading.name.split()[1])
+    length = int(backward.lengths[0])
+    own = backward.states[backward.memory_field][:length, 0, number].tolist()
+    assert list(reading.values[0]) == own[::-1]
+    ids, lengths = shown.batch
+    without_first = [torch.cat([ids[1:], ids[:1]]), lengths - 1]  # what a backward cell has not read yet at step 0
+    other = diagnose(shown.model, without_first, shown.loss).layers[1].states[backward.memory_field][0, 0, number]
+    assert float(other) == pytest.approx(own[0], abs=1e-6)
+
+
+def test_inspect_wants_the_column_of_texts(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n3,4\n")
+    assert main(["inspect", str(trained / "run"), "--data", str(tmp_path / "other.csv")]) == 2
+    assert "no column 'text' (got a, b); that which the model was trained on; rename it" in capsys.readouterr().err

@@ -144,3 +144,24 @@ def test_problems_that_are_none(task: str, options: dict[str, Any], said: str) -
     with pytest.raises(ConfigError) as error:
         problem_named(task, **options)
     assert str(error.value).startswith(said)
+
+
+def test_optimiser_and_clipping_are_settings(tmp_path: Path) -> None:
+    tests = []
+    for options in ({}, {"optimiser": "sgd"}, {"clip_norm": 1e-6, "optimiser": "sgd"}):
+        found = compare("adding", ["gru"], seeds=1, **TINY, **options)  # type: ignore[arg-type]
+        tests.append(found.runs[0].test)
+    assert len(set(tests)) == 3
+    assert "Sgd, one cycle, gradients clipped to norm 1e-06." in found.conditions
+    with pytest.raises(ConfigError, match=r"optimiser: unknown \(got 'sgt'\); .*did you mean 'sgd'\?"):
+        compare("adding", ["gru"], optimiser="sgt", **TINY)
+
+
+def test_a_comparison_from_before_there_was_a_choice_goes_on(tmp_path: Path) -> None:
+    compare("adding", ["gru"], seeds=1, out=tmp_path, **TINY)
+    before = json.loads((tmp_path / "compare.json").read_text())
+    del before["settings"]["optimiser"], before["settings"]["clip_norm"]
+    (tmp_path / "compare.json").write_text(json.dumps(before))
+    assert len(compare("adding", ["gru"], seeds=2, out=tmp_path, **TINY).runs) == 2
+    with pytest.raises(ConfigError, match=r"holds another comparison \(optimiser: got 'sgd', then 'adam'\)"):
+        compare("adding", ["gru"], seeds=2, out=tmp_path, optimiser="sgd", **TINY)

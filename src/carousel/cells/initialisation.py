@@ -109,7 +109,8 @@ def initialise_(module: Module, name: str, *, longest: int = 100, generator: tor
 
     Args:
         module: a cell, or anything made of cells.
-        name: "default" leaves everything as it is; the others are the functions here.
+        name: "default" leaves everything as it is; the others are the functions here; "chrono:T" is for sequences of
+            T steps.
         longest: of the sequences, in steps, for "chrono".
 
     Raises:
@@ -120,6 +121,11 @@ def initialise_(module: Module, name: str, *, longest: int = 100, generator: tor
     >>> bool((cell.forget.b >= 0).all())
     True
     """
+    given, (name, colon, steps) = name, name.partition(":")
+    if colon:
+        if name != "chrono" or not steps.isdecimal():
+            raise ConfigError(f"initialisation: not one with a number (got {given!r}); chrono:T, T steps; chrono:100")
+        longest = int(steps)
     if name not in INITIALISATIONS:
         [near] = difflib.get_close_matches(name, INITIALISATIONS, n=1, cutoff=0.0)
         raise ConfigError(

@@ -42,6 +42,10 @@ def compare(
         list[float] | None,
         typer.Option("--rate", min=1e-9, help="Learning rate; may be repeated: the best on validation data counts."),
     ] = None,
+    optimiser: Annotated[
+        str, typer.Option(metavar="NAME", help="Of torch.optim: adam, adamw, rmsprop, sgd ...")
+    ] = "adam",
+    clip_norm: Annotated[float, typer.Option(min=1e-9, help="The greatest norm of the gradients; inf: any.")] = 1.0,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences a step.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; by default torch's choice.")] = None,
     out: Annotated[
@@ -67,6 +71,8 @@ def compare(
         seeds=seeds,
         parameters=parameters,
         learning_rates=rate or (3e-3,),
+        optimiser=optimiser,
+        clip_norm=clip_norm,
         batch_size=batch_size,
         out=out,
     )

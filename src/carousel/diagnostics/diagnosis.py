@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,10 @@ class LayerDiagnosis:
         """The field that keeps most: c of an LSTM; the output where none keeps anything."""
         kept = {name: float(lengths.median()) for name, lengths in self.memory.items()}
         return max(kept, key=lambda name: kept[name]) if kept else next(iter(self.states))
+
+    def in_order(self, steps: Sequence[Any]) -> list[Any]:
+        """The steps of a sequence in the order in which the layer reads them, or such an order as that of the text."""
+        return list(steps)[::-1] if self.name.endswith("backward") else list(steps)
 
     def norms(self, field: str) -> Tensor:
         """‖s_t‖ of every step and sequence (T, B), NaN in the padding."""

@@ -14,11 +14,11 @@ from carousel.errors import ConfigError
 from carousel.reports.inspection import UnitReading, write_inspection_report
 from carousel.reports.page import write_whole
 from carousel.reports.section import Section
-from carousel.tasks import captioning
+from carousel.tasks import captioning, classify
 from carousel.tasks.inspection import Inspection
 from carousel.training import RunFolder, model_task
 
-TASKS: dict[str, Callable[..., Inspection]] = {"captioning": captioning.inspection}
+TASKS: dict[str, Callable[..., Inspection]] = {"captioning": captioning.inspection, "classify": classify.inspection}
 READ = 24  # sequences whose tokens are shown
 UNITS = 8  # to colour them by
 
@@ -126,7 +126,7 @@ def _sections(
     for k, layer in enumerate(layers, start=1):
         of, end = (f", {layer.name}", f"-{k}") if len(layers) > 1 else ("", "")
         sequence = int(layer.lengths.argmax())
-        picture = pictures.gate_picture(layer, sequence, tokens[sequence] if tokens else None)
+        picture = pictures.gate_picture(layer, sequence, layer.in_order(tokens[sequence]) if tokens else None)
         how = "A row for a unit, a column for a step of the longest sequence. The words are of all sequences."
         sections[f"gates{end}"] = Section(f"How open the gates are{of}", words.gate_words(layer), how, picture)
         how = "A point is a unit. On the diagonal it is always saturated; in the lower left corner it never is."
@@ -174,9 +174,9 @@ def _each(layers: Sequence[LayerDiagnosis], said: Callable[[LayerDiagnosis], str
 def _readings(layers: Sequence[LayerDiagnosis], tokens: Sequence[Sequence[str]]) -> list[UnitReading]:
     found = []
     for layer in layers:
-        for unit in telling_units(layer, tokens)[: -(-UNITS // len(layers))]:
+        for unit in telling_units(layer, [layer.in_order(line) for line in tokens])[: -(-UNITS // len(layers))]:
             of = f" of {layer.name}" if len(layers) > 1 else ""
             shown = zip(unit.values.T[:READ].tolist(), layer.lengths[:READ].tolist(), strict=True)
             name = f"unit {unit.number} of {layer.memory_field}{of}"
-            found.append(UnitReading(name, unit.why, [values[:length] for values, length in shown]))
+            found.append(UnitReading(name, unit.why, [layer.in_order(values[:length]) for values, length in shown]))
     return found

@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from carousel.cells import Cell, from_torch, to_torch
+from carousel.cells.initialisation import initialise_
 from carousel.compiler import Engine, check_engine
 from carousel.errors import ConfigError
 from carousel.nn.dilation import Dilated
@@ -49,6 +50,8 @@ class Recurrent(nn.Module):
         candidate_dropout, zoneout: noise inside the recurrence, see `CandidateDropout` and `Zoneout`.
         weight_dropout: of the recurrent weights, drawn once for each call, see `dropped_weights`.
         learn_start: train the initial state too, see `LearnedStart`.
+        initialisation: of the recurrent weights, by name: "orthogonal", "identity", "chrono", "chrono:T"; see
+            `carousel.cells.initialisation`.
         batch_first: inputs and outputs are (B, T, ...) rather than (T, B, ...). States are not affected.
         engine: what runs the time loop, see `unroll`.
         cell_options: passed on to the cell.
@@ -90,6 +93,7 @@ class Recurrent(nn.Module):
         zoneout: float | Mapping[str, float] = 0.0,
         weight_dropout: float = 0.0,
         learn_start: bool = False,
+        initialisation: str = "default",
         batch_first: bool = False,
         engine: Engine = "auto",
         **cell_options: Any,
@@ -123,6 +127,7 @@ class Recurrent(nn.Module):
                 one = Locked(one, inputs=inputs, state=state_dropout)
             cells[k] = one if dilations[layer] == 1 else Dilated(one, dilations[layer])
         self.cells = nn.ModuleList(cells)
+        initialise_(self, initialisation)
         self.bidirectional, self.dropout, self.batch_first = bidirectional, dropout, batch_first
         self.weight_dropout, self.engine = weight_dropout, engine
 

@@ -13,7 +13,7 @@ from carousel.nn.shape import one_of
 KINDS: dict[str, type] = {
     **{"layers": int, "bidirectional": bool, "merge": str, "skip": str, "dilation": int, "dropout": float},
     **{"locked": bool, "input_dropout": float, "state_dropout": float, "candidate_dropout": float, "zoneout": float},
-    **{"weight_dropout": float, "learn_start": bool, "batch_first": bool, "engine": str},
+    **{"weight_dropout": float, "learn_start": bool, "initialisation": str, "batch_first": bool, "engine": str},
 }
 WORDS = {"yes": True, "no": False, "true": True, "false": False}
 

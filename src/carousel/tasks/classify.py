@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +33,7 @@ from carousel.reports.classification import calibration_section, confusion_secti
 from carousel.reports.section import Section, Text
 from carousel.tasks.attribution import integrated_gradients, occlusion
 from carousel.tasks.bag_of_words import tfidf_logits
+from carousel.tasks.inspection import Inspection
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TextConfig, lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
@@ -447,6 +449,36 @@ def load(path: str | Path) -> Classifier:
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """The network at work on the first texts of some data; see `Inspection`. Labels are not needed.
+
+    The loss is the logit of the likeliest label, negated.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    classifier, table = load(model), Source(Path(data)).table
+    column = classifier.input_column(table)
+    found = (classifier.tokenizer.tokens(row.text(column)) for row in table.rows())
+    tokens = [some[: classifier.config.max_length] for some in islice(filter(None, found), sequences)]
+    if not tokens:
+        raise DataError(f"{data}: no text (got nothing to read in {column!r}); one for a row; check the file")
+    ids, lengths = Ragged(map(classifier.tokenizer.vocabulary.encode, tokens)).batch(range(len(tokens)))
+    pooling = classifier.config.pooling
+    return Inspection(
+        classifier.network,
+        [ids, lengths],
+        lambda logits: -logits.amax(1).sum(),
+        f"A classifier, reading {len(tokens)} texts of {Path(data).name}. The loss is the logit of each text's "
+        f"likeliest label, negated. Outputs are pooled ({pooling})"
+        + (
+            ": the lag of a step is its distance from the last one."
+            if pooling == "last"
+            else ", so that any step may be read directly."
+        ),
+        tokens,
+    )
 
 
 def recognise(source: Source) -> str | None:

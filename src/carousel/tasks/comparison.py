@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import groupby
@@ -25,12 +25,15 @@ from carousel.tasks.digits import Digits
 from carousel.tasks.problem import Problem, SequenceModel, score
 from carousel.tasks.sequences import Sequences
 from carousel.training.model_file import write_atomically
+from carousel.training.names import nearest
+from carousel.training.optimisers import OPTIMISERS
 from carousel.training.progress import LiveProgress, duration
 from carousel.training.seeding import derived_seed
 from carousel.training.trial import Budget, Point, run_trial
 
 BUILT_IN = ("adding", "copy", "digits", "chorales")
 COLUMNS = ("network", "hidden", "parameters", "test", "spread", "rate", "steps", "ms a step", "diverged")
+DEFAULTS = {"optimiser": "adam", "clip_norm": 1.0}  # of settings that older files do not name
 UNITS = 100  # of the bar, for a run
 POINTS = 20  # of a learning curve
 LARGEST = 2**14  # hidden size to look for
@@ -126,7 +129,8 @@ class Comparison:
         chosen = ", chosen on validation data" if " or " in rates else ""
         return (
             f"{each} for each run on {threads}; about {s['parameters']:,} parameters; {over}; learning rate "
-            f"{rates}{chosen}; batches of {s['batch_size']}; Adam, one cycle, gradients clipped to norm 1."
+            f"{rates}{chosen}; batches of {s['batch_size']}; {s['optimiser'].capitalize()}, one cycle, gradients "
+            f"clipped to norm {s['clip_norm']:g}."
         )
 
     def markdown(self) -> str:
@@ -152,7 +156,7 @@ class Comparison:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             runs = [Run(**{**run, "curve": [Point(**point) for point in run["curve"]]}) for run in found["runs"]]
-            return cls(found["settings"], found["baselines"], runs)
+            return cls(DEFAULTS | found["settings"], found["baselines"], runs)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(
                 f"{path}: not a comparison (got {error!r}); what carousel compare writes; choose another --out"
@@ -204,6 +208,8 @@ def compare(
     seeds: int = 3,
     parameters: int | None = None,
     learning_rates: Sequence[float] = (3e-3,),
+    optimiser: str = "adam",
+    clip_norm: float = 1.0,
     batch_size: int | None = None,
     out: str | Path | None = None,
 ) -> Comparison:
@@ -212,13 +218,16 @@ def compare(
     Args:
         task: "adding", "copy", "digits", "chorales", a file of sequences (see `carousel.data.sequences`), or a
             `Problem` of your own.
-        cells: names of cells, each with options of `RecurrentSpec` if need be: "lstm", "lstm forget_bias=3 layers=2".
+        cells: names of cells, each with options of `RecurrentSpec` if need be: "lstm", "lstm forget_bias=3 layers=2",
+            "lstm initialisation=chrono:100".
         data: where the data of digits or chorales are.
         length: T of adding or copy.
         minutes, steps: of training, for each run; one of the two. One minute by default.
         seeds: each network is trained with seed 0, 1, ... Batches are the same for all networks.
         parameters: of the whole network, its last layer included; the hidden size is what comes nearest.
         learning_rates: each is tried; the one with the best mean on the validation data counts.
+        optimiser, clip_norm: by name, see `carousel.training.OPTIMISERS`; the greatest norm of the gradients, `inf` to
+            leave them alone.
         batch_size: sequences a step; by default what suits the problem.
         out: a folder for compare.md, compare.json and compare.png, written anew after every run. Runs that are there
             already are not repeated, so that a comparison goes on where it was stopped, and takes more cells or seeds.
@@ -241,7 +250,7 @@ def compare(
     budget = Budget(None if minutes is None else 60 * minutes, steps)
     wanted = parameters or problem.parameters
     sizes = {network: hidden_size(network, problem, wanted) for network in dict.fromkeys(cells)}
-    settings, folder = _settings(problem, wanted, budget), None if out is None else Path(out)
+    settings, folder = _settings(problem, wanted, budget, optimiser, clip_norm), None if out is None else Path(out)
     found = Comparison(settings, problem.baselines(), _already(folder, settings))
     done = {(run.network, run.learning_rate, run.seed) for run in found.runs}
     plans = [(n, rate, seed) for seed in range(seeds) for n in sizes for rate in learning_rates]  # all, seed by seed
@@ -250,7 +259,8 @@ def compare(
         if len(left) < len(plans):
             progress.tell(f"{len(plans) - len(left)} of {len(plans)} runs are in {folder} already")
         for k, (network, rate, seed) in enumerate(left):
-            run = _run(network, sizes[network], problem, budget, rate, seed, _telling(count, k, len(left)))
+            watch = _telling(count, k, len(left))
+            run = _run(network, sizes[network], problem, budget, rate, seed, settings, watch)
             found.runs.append(run)
             progress.tell(_told(run, problem, len(left) - k - 1, (time.monotonic() - began) / (k + 1)))
             if folder is not None:
@@ -260,7 +270,7 @@ def compare(
     return found
 
 
-def _settings(problem: Problem, parameters: int, budget: Budget) -> dict[str, Any]:
+def _settings(problem: Problem, parameters: int, budget: Budget, optimiser: str, clip_norm: float) -> dict[str, Any]:
     """What must be equal for runs to be compared."""
     return {
         "problem": problem.about,
@@ -268,6 +278,8 @@ def _settings(problem: Problem, parameters: int, budget: Budget) -> dict[str, An
         "higher_is_better": problem.higher_is_better,
         "parameters": parameters,
         **asdict(budget),
+        "optimiser": nearest("optimiser", optimiser, OPTIMISERS),
+        "clip_norm": clip_norm,
         "batch_size": getattr(problem, "batch_size", None),
         "threads": torch.get_num_threads(),
     }
@@ -317,7 +329,14 @@ def hidden_size(network: str, problem: Problem, parameters: int) -> int:
 
 
 def _run(
-    network: str, size: int, problem: Problem, budget: Budget, rate: float, seed: int, watch: Callable[[float], None]
+    network: str,
+    size: int,
+    problem: Problem,
+    budget: Budget,
+    rate: float,
+    seed: int,
+    settings: Mapping[str, Any],
+    watch: Callable[[float], None],
 ) -> Run:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "weights"))
@@ -334,6 +353,8 @@ def _run(
         partial(score, model, problem, "val"),
         budget,
         learning_rate=rate,
+        optimiser=settings["optimiser"],
+        clip_norm=settings["clip_norm"],
         higher_is_better=problem.higher_is_better,
         points=POINTS,
         seed=seed,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from carousel.errors import ConfigError
 from carousel.training.averaging import WeightAverage
 from carousel.training.memory import keep_freed_memory
+from carousel.training.optimisers import optimiser_named
 from carousel.training.schedule import SCHEDULES
 from carousel.training.seeding import derived_seed
 
@@ -71,6 +72,7 @@ def run_trial(
     *,
     learning_rate: float,
     higher_is_better: bool = False,
+    optimiser: str = "adam",
     schedule: str = "one-cycle",
     clip_norm: float = 1.0,
     average: float = 0.0,
@@ -81,7 +83,7 @@ def run_trial(
     """Train until the budget is spent and leave the weights that did best on the validation data in the model.
 
         while (share := budget.spent(seconds, step)) < 1:
-            loss(step).backward(); clip; optimiser.step()       # Adam; the rate follows `schedule` of the share
+            loss(step).backward(); clip; optimiser.step()       # the rate follows `schedule` of the share
             every 1/points of the budget: validate
 
     The clock runs while the model trains: compiling before the first step and validation are not counted. On one thread
@@ -97,7 +99,7 @@ def run_trial(
     """
     keep_freed_memory()
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    optimiser, averaged = torch.optim.Adam(model.parameters(), lr=learning_rate), WeightAverage(model, average)
+    stepping, averaged = optimiser_named(optimiser, model.parameters(), lr=learning_rate), WeightAverage(model, average)
     best, kept = -math.inf, {name: tensor.clone() for name, tensor in model.state_dict().items()}
     curve: list[Point] = []
     step, seconds, diverged = 0, 0.0, False
@@ -118,16 +120,16 @@ def run_trial(
         look()
         while (share := budget.spent(seconds, step)) < 1 and not diverged:
             began = clock()
-            for group in optimiser.param_groups:
+            for group in stepping.param_groups:
                 group["lr"] = learning_rate * SCHEDULES[schedule](share)
             torch.manual_seed(derived_seed(seed, "step", step))
-            optimiser.zero_grad()
+            stepping.zero_grad()
             value = loss(step)
             value.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
             diverged = not bool(torch.isfinite(value) & torch.isfinite(norm))
             if not diverged:
-                optimiser.step()
+                stepping.step()
                 averaged.update()
                 step += 1
             seconds += clock() - began
