@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Run = Callable[[], Any]
-TURN = 0.005  # seconds
+TURN = 0.02  # seconds
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from carousel.compiler import known, products, reference
 from carousel.compiler.extent import extent
 from carousel.compiler.function import Lane
 from carousel.compiler.function import unroll as run_operands
-from carousel.compiler.operands import Operands
+from carousel.compiler.operands import Given, Operands
 from carousel.nn import unroll
 
 COMPILED = [case for case in CASES if case.compiled]
@@ -79,7 +79,7 @@ def test_masks_are_new_at_each_step_and_the_gradient_is_of_the_same_ones() -> No
     state = cell.initial_state(5)
     tensors = [tensor.detach().requires_grad_() for tensor in operands.inputs]
     own = Operands(tensors, operands.weights, operands.vectors)
-    results = [run_operands([Lane(program, own, state, extent((5,) * 6), 1)])[0][0]]
+    results = [run_operands([Lane(program, Given.of(own, state), extent((5,) * 6), 1)])[0][0]]
     results.append(reference.run(program.recurrence, own, state, (5,) * 6)[0])
     torch.testing.assert_close(*results, rtol=0, atol=2e-6)
     one, other = (torch.autograd.grad(result.square().sum(), tensors[0])[0] for result in results)
@@ -104,7 +104,7 @@ def of_rows(cell: Cell, program: Any, inputs: list[Tensor], state: Any, rows: li
     chosen = [tensor[:, rows].flatten(0, 1).requires_grad_() for tensor in inputs]
     start = [field[rows].requires_grad_() for field in state]
     operands = Operands(chosen, weights.weights, weights.vectors)
-    [(outputs, ends)] = run_operands([Lane(program, operands, start, extent((len(rows),) * T), threads)])
+    [(outputs, ends)] = run_operands([Lane(program, Given.of(operands, start), extent((len(rows),) * T), threads)])
     found = torch.autograd.grad(outputs.square().sum() + ends[-1].sum(), [*chosen, *start], allow_unused=True)
     shared = [g for g in found[: len(chosen)] if g is not None]
     parts = [tensor.unflatten(0, (T, len(rows))).transpose(0, 1).flatten(1) for tensor in (outputs, *shared)]

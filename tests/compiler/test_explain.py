@@ -17,7 +17,7 @@ from carousel.compiler.explain import CellExplanation
 from carousel.compiler.extent import extent
 from carousel.compiler.function import Lane
 from carousel.compiler.function import unroll as run_operands
-from carousel.compiler.operands import Product
+from carousel.compiler.operands import Given, Product
 from carousel.errors import ConfigError
 
 COMPILED = [case for case in CASES if case.compiled]
@@ -61,7 +61,7 @@ def test_bytes_are_those_that_are_kept(case: Case) -> None:
 
     program = known(cell).program
     operands = program.recurrence.factors(cell, torch.randn(steps * batch, 24))
-    lane = Lane(program, operands, cell.initial_state(batch), extent((batch,) * steps), 1)
+    lane = Lane(program, Given.of(operands, cell.initial_state(batch)), extent((batch,) * steps), 1)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         [(outputs, _)] = run_operands([lane])
     assert outputs.requires_grad

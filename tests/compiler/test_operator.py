@@ -19,6 +19,7 @@ from carousel.compiler import functional, known, operator
 from carousel.compiler.extent import extent
 from carousel.compiler.function import Lane
 from carousel.compiler.function import unroll as plain_unroll
+from carousel.compiler.operands import Given
 
 CELLS = ["elman", "lstm", "gru", "gru-reset-after"]
 
@@ -311,5 +312,5 @@ def test_the_function_that_keeps_everything_is_the_quick_one() -> None:
     cell: Any = carousel.Recurrent("lstm", 3, 4).cells[0]
     program, rows = known(cell).program, extent((3, 2, 2, 1))
     operands, state = program.recurrence.operands(cell, torch.randn(8, 3)), cell.initial_state(3)
-    [quick] = plain_unroll([Lane(program, operands, state, rows, 1)])
+    [quick] = plain_unroll([Lane(program, Given.of(operands, state), rows, 1)])
     assert_near(functional.unroll(program, operands, state, rows), quick)

@@ -7,7 +7,7 @@ keeps what the third, backward, reads. With the products around it, each is a sc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from carousel.compiler.derive import Backward, derive
 from carousel.compiler.extent import Extent
 from carousel.compiler.graph import Graph, Node
 from carousel.compiler.loops import Loop
-from carousel.compiler.operands import Operands, Product, Recurrence
+from carousel.compiler.operands import Form, Given, Operands, Recurrence
 from carousel.compiler.plan import ALL, BEFORE, CARRY, STEP, Buffer, plan
 from carousel.compiler.products import WeightRun, Written
 from carousel.compiler.script import Run
@@ -32,6 +32,7 @@ class Program:
     def __init__(self, recurrence: Recurrence) -> None:
         self.recurrence = recurrence
         self._scripts: dict[Any, Written] = {}
+        self._names: dict[Form, list[Any]] = {}
         self.widths = [node.width for node in recurrence.state]
         self.target = objects.processor().target
         nodes = recurrence.graph.used(recurrence.state)
@@ -143,34 +144,35 @@ class Program:
 
     # Running them.
 
-    def inference_run(self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int) -> Run:
+    def inference_run(self, given: Given, extent: Extent, parts: int) -> Run:
         """Gives outputs (N, w), and the state after each sequence's own last step."""
+        write = partial(products.forward, self.inference, kept=())
+        written = self._written(("inference", parts), given, write)
         outputs = torch.empty(extent.rows, self.widths[0])
-        halves = [torch.stack([field, field]) for field in state[1:]]
-        memory = _given(operands, state)
+        halves = [torch.stack([field, field]) for field in given.tensors[given.form.total + 1 :]]
+        memory = self._memory(written, given)
         memory["field", 0] = memory["field_before", 0] = outputs
         memory |= {("field", f): field for f, field in enumerate(halves, start=1)}
-        make = partial(products.forward, self.inference, operands, parts, kept=())
-        script = self._written(("inference", parts), operands, make).script
-        return Run(script, memory, extent, lambda: (outputs, [extent.ends(outputs), *map(extent.carried, halves)]))
+        return Run(
+            written.script, memory, extent, lambda: (outputs, [extent.ends(outputs), *map(extent.carried, halves)])
+        )
 
-    def training_run(self, operands: Operands, state: Sequence[Tensor], extent: Extent, parts: int) -> Run:
+    def training_run(self, given: Given, extent: Extent, parts: int) -> Run:
         """Gives the fields of all steps, (N, w) each, and what was kept.
 
         Kept are also those products of the input, the last ones, that the backward loop reads.
         """
+        again = self._read_again(given.form)
+        written = self._written(("training", parts), given, partial(products.forward, self.training, kept=again))
         fields = [torch.empty(extent.rows, width) for width in self.widths]
-        again = self._read_again(operands)
-        widths = [node.width for node in self.derivative.kept] + [len(operands.inputs[k].weight) for k in again]
-        kept = [torch.empty(extent.rows, width) for width in widths]
-        memory = self._forward_memory(operands, state, fields, kept)
-        make = partial(products.forward, self.training, operands, parts, kept=again)
-        return Run(self._written(("training", parts), operands, make).script, memory, extent, lambda: (fields, kept))
+        kept = [torch.empty(extent.rows, node.width) for node in self.derivative.kept]
+        kept += [torch.empty(extent.rows, len(given.operands.inputs[k].weight)) for k in again]
+        memory = self._memory_of_training(written, given, fields, kept)
+        return Run(written.script, memory, extent, lambda: (fields, kept))
 
     def backward_run(
         self,
-        operands: Operands,
-        state: Sequence[Tensor],
+        given: Given,
         fields: Sequence[Tensor],
         kept: Sequence[Tensor],
         grads: Sequence[Tensor | None],
@@ -185,7 +187,11 @@ class Program:
             grads: with respect to the outputs (N, w) and the fields of the final state, None for zero.
             wanted: of each tensor of the operands, and of the state, whether it needs its gradient.
         """
-        memory = self._forward_memory(operands, state, fields, kept)
+        form = given.form
+        wants = tuple(wanted[: form.total - form.vectors])
+        write = partial(products.backward, self, wanted=wants)
+        written = self._written(("backward", parts, *wants), given, write)
+        memory = self._memory_of_training(written, given, fields, kept)
         adjoints = [
             torch.zeros(2, extent.batch, width) if end is None else torch.stack([end, end])
             for end, width in zip(grads[1:], self.widths, strict=True)
@@ -194,9 +200,6 @@ class Program:
         memory |= self.backward.new_sums(parts)
         grad = grads[0]
         memory["grad", 0] = torch.zeros(extent.rows, self.widths[0]) if grad is None else grad.contiguous()
-        wants = tuple(wanted[: operands.form.total - len(operands.vectors)])
-        make = partial(products.backward, self, operands, parts, wants)
-        written = self._written(("backward", parts, *wants), operands, make)
         for result in (*written.results, *written.beside):
             if result is not None:
                 shape = (extent.rows, *result.shape) if result.by_row else result.shape
@@ -204,61 +207,49 @@ class Program:
 
         def gradients() -> list[Tensor | None]:
             made = [None if result is None else memory[result.base] for result in written.results]
-            vectors = [self._vector_gradient(k, vector, memory) for k, vector in enumerate(operands.vectors)]
+            shapes = [vector.shape for vector in given.tensors[form.total - form.vectors : form.total]]
+            vectors = [self._vector_gradient(k, shape, memory) for k, shape in enumerate(shapes)]
             of_state = zip(adjoints, wanted[len(wanted) - len(adjoints) :], strict=True)
             return [*made, *vectors, *(adjoint[0] if want else None for adjoint, want in of_state)]
 
         return Run(written.script, memory, extent, gradients, backward=True)
 
-    def _written(self, key: tuple[Any, ...], operands: Operands, make: Callable[[], Written]) -> Written:
+    def _written(self, key: tuple[Any, ...], given: Given, write: Callable[[Operands, int], Written]) -> Written:
         """A script, written when it is first needed for operands of these forms."""
-        key += (operands.form, *[tensor.stride() for tensor in operands.tensors])
-        if key not in self._scripts:
-            self._scripts[key] = make()
-        return self._scripts[key]
+        parts = key[1]
+        key += (given.form, *[tensor.stride() for tensor in given.tensors[: given.form.total]])
+        found = self._scripts.get(key)
+        if found is None:
+            found = self._scripts[key] = write(given.operands, parts)
+        return found
 
-    def _read_again(self, operands: Operands) -> list[int]:
+    def _read_again(self, form: Form) -> list[int]:
         """The products of the input that the backward loop reads."""
-        inputs = enumerate(operands.inputs)
-        return [k for k, given in inputs if isinstance(given, Product) and ("input", k) in self.backward.reads]
+        return [k for k, size in enumerate(form.inputs) if size > 1 and ("input", k) in self.backward.reads]
 
-    def _forward_memory(
-        self, operands: Operands, state: Sequence[Tensor], fields: Sequence[Tensor], kept: Sequence[Tensor]
+    def _memory(self, written: Written, given: Given) -> Memory:
+        """What scripts read and write, but for what each of them makes room for."""
+        names = self._names.get(given.form)
+        if names is None:
+            names = [*given.form.names, *(("initial", f) for f in range(len(self.widths)))]
+            self._names[given.form] = names
+        return {**written.constants, **dict(zip(names, given.tensors, strict=True))}
+
+    def _memory_of_training(
+        self, written: Written, given: Given, fields: Sequence[Tensor], kept: Sequence[Tensor]
     ) -> Memory:
-        memory = _given(operands, state)
+        memory = self._memory(written, given)
         for f, field in enumerate(fields):
             memory["field", f] = memory["field_before", f] = field
-        places: list[Any] = [("kept", node.index) for node in self.derivative.kept]
-        places += [("input", k) for k in self._read_again(operands)]
-        return memory | dict(zip(places, kept, strict=True))
+        names: list[Any] = [("kept", node.index) for node in self.derivative.kept]
+        names += [("input", k) for k in self._read_again(given.form)]
+        memory.update(zip(names, kept, strict=True))
+        return memory
 
-    def _vector_gradient(self, k: int, vector: Tensor, memory: Memory) -> Tensor:
-        gradient = torch.zeros(vector.numel())
+    def _vector_gradient(self, k: int, shape: torch.Size, memory: Memory) -> Tensor:
+        gradient = torch.zeros(shape.numel())
         for key, node in self.derivative.vectors.items():
             if key[0] == k:
                 total, width = memory["column_total", key].sum(0), self.leaf_widths["vector", *key]
                 gradient[key[1] : key[1] + width] += total.sum() if width < node.width else total
-        return gradient.view(vector.shape)
-
-
-def _given(operands: Operands, state: Sequence[Tensor]) -> Memory:
-    memory: Memory = {}
-    for k, given in enumerate(operands.inputs):
-        if isinstance(given, Product):
-            memory["x", k], memory["W", k] = given.x, given.weight
-            memory["zeros", given.weight.shape[0]] = _zeros(given.weight.shape[0])
-            memory["zeros", given.weight.shape[1]] = _zeros(given.weight.shape[1])
-            if given.bias is not None:
-                memory["b", k] = given.bias
-        else:
-            memory["input", k] = given
-    for k, weight in enumerate(operands.weights):
-        memory["weight", k] = weight
-        memory["zeros", weight.shape[1]] = _zeros(weight.shape[1])
-    memory |= {("vector", k): tensor for k, tensor in enumerate(operands.vectors)}
-    return memory | {("initial", f): field for f, field in enumerate(state)}
-
-
-@cache
-def _zeros(columns: int) -> Tensor:
-    return torch.zeros(columns)
+        return gradient.view(shape)

@@ -16,7 +16,7 @@ from torch._C._functorch import TransformType
 from carousel.cells import CELLS, Cell
 from carousel.compiler import eager, threads
 from carousel.compiler.extent import extent
-from carousel.compiler.operands import Recurrence
+from carousel.compiler.operands import Given, Recurrence
 from carousel.compiler.trace import trace
 from carousel.compiler.tracer import Unsupported
 from carousel.errors import ConfigError
@@ -190,8 +190,8 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
     if transformations():
         outputs, ends = functional.unroll(program, program.recurrence.operands(cell, inputs), state, rows)
     else:
-        operands = program.recurrence.factors(cell, inputs)
-        [(outputs, ends)] = function.unroll([function.Lane(program, operands, state, rows, threads.count(rows.batch))])
+        given = Given.of(program.recurrence.factors(cell, inputs), state)
+        [(outputs, ends)] = function.unroll([function.Lane(program, given, rows, threads.count(rows.batch))])
     return outputs, cell.State(*ends)
 
 
@@ -214,7 +214,7 @@ def run_both(
 
     rows = extent(tuple(sizes))
     lanes = [
-        function.Lane(program, program.recurrence.factors(cell, x), state, rows, 1)
+        function.Lane(program, Given.of(program.recurrence.factors(cell, x), state), rows, 1)
         for program, cell, x, state in zip(found, cells, inputs, states, strict=True)
     ]
     results = function.unroll(lanes)

@@ -15,7 +15,7 @@ from torch import Tensor
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
 from carousel.compiler.extent import Extent
-from carousel.compiler.operands import Form, Operands, Product, computed
+from carousel.compiler.operands import Form, Given, Operands, computed
 from carousel.compiler.script import play
 
 
@@ -31,11 +31,11 @@ def unroll(
 
 def run(program: Program, operands: Operands, state: Sequence[Tensor], extent: Extent, training: bool) -> list[Tensor]:
     """The outputs and final state; in training every field of all steps, the final state, and what is kept."""
-    operands, state, parts = laid_out(operands), contiguous(state), threads.count(extent.batch)
+    given, parts = Given.of(operands, state), threads.count(extent.batch)
     if not training:
-        [(outputs, ends)] = play([program.inference_run(operands, state, extent, parts)])
+        [(outputs, ends)] = play([program.inference_run(given, extent, parts)])
         return [outputs, *ends]
-    [(fields, kept)] = play([program.training_run(operands, state, extent, parts)])
+    [(fields, kept)] = play([program.training_run(given, extent, parts)])
     return [*fields, *map(extent.ends, fields), *kept]
 
 
@@ -54,24 +54,11 @@ def run_backward(
         saved: fields of all steps and what was kept.
         grads: of the outputs, and of each field of the final state.
     """
-    operands, state, saved, parts = (
-        laid_out(operands),
-        contiguous(state),
-        contiguous(saved),
-        threads.count(extent.batch),
-    )
+    given, parts = Given.of(operands, state), threads.count(extent.batch)
+    saved = [tensor.contiguous() for tensor in saved]
     fields, kept = saved[: len(state)], saved[len(state) :]
-    [found] = play([program.backward_run(operands, state, fields, kept, grads, extent, parts, wanted)])
+    [found] = play([program.backward_run(given, fields, kept, grads, extent, parts, wanted)])
     return [gradient for gradient, want in zip(found, wanted, strict=True) if want and gradient is not None]
-
-
-def laid_out(operands: Operands) -> Operands:
-    inputs = [one if isinstance(one, Product) or one.stride(1) == 1 else one.contiguous() for one in operands.inputs]
-    return Operands(inputs, list(operands.weights), contiguous(operands.vectors))
-
-
-def contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.contiguous() for tensor in tensors]
 
 
 def cut(items: Sequence[Any], counts: Sequence[int]) -> Iterator[list[Any]]:

@@ -29,12 +29,6 @@ class Operands(NamedTuple):
     vectors: list[Tensor]  # (·,) or () each
 
     @property
-    def tensors(self) -> list[Tensor]:
-        """All of them, one after the other."""
-        parts = [list(given) if isinstance(given, Product) else [given] for given in self.inputs]
-        return [tensor for part in [*parts, self.weights, self.vectors] for tensor in part if tensor is not None]
-
-    @property
     def form(self) -> Form:
         """How many they are: of each input one, or two or three for a product; of weights; of vectors."""
         sizes = [(3 if given.bias is not None else 2) if isinstance(given, Product) else 1 for given in self.inputs]
@@ -52,8 +46,19 @@ class Form(NamedTuple):
     def total(self) -> int:
         return sum(self.inputs) + self.weights + self.vectors
 
+    @property
+    def names(self) -> list[Any]:
+        """What scripts call the tensors."""
+        inputs = [
+            name
+            for k, size in enumerate(self.inputs)
+            for name in ([("input", k)] if size == 1 else [("x", k), ("W", k), ("b", k)][:size])
+        ]
+        weights = [("weight", k) for k in range(self.weights)]
+        return [*inputs, *weights, *(("vector", k) for k in range(self.vectors))]
+
     def operands(self, tensors: Sequence[Tensor]) -> Operands:
-        """The inverse of `Operands.tensors`."""
+        """Of tensors that stand one after the other; what comes after them is not looked at."""
         rest = iter(tensors)
         inputs = [
             next(rest) if size == 1 else Product(next(rest), next(rest), next(rest) if size == 3 else None)
@@ -61,6 +66,29 @@ class Form(NamedTuple):
         ]
         weights = [next(rest) for _ in range(self.weights)]
         return Operands(inputs, weights, [next(rest) for _ in range(self.vectors)])
+
+
+class Given(NamedTuple):
+    """Operands and the state to start from as loops read them: one tensor after the other, laid out row by row."""
+
+    tensors: Sequence[Tensor]
+    form: Form
+
+    @classmethod
+    def of(cls, operands: Operands, state: Sequence[Tensor]) -> Given:
+        tensors: list[Tensor] = []
+        for given in operands.inputs:
+            if isinstance(given, Product):
+                tensors += [tensor for tensor in given if tensor is not None]
+            else:
+                tensors.append(given if given.stride(1) == 1 else given.contiguous())
+        tensors += operands.weights
+        tensors += [tensor.contiguous() for tensor in (*operands.vectors, *state)]
+        return cls(tensors, operands.form)
+
+    @property
+    def operands(self) -> Operands:
+        return self.form.operands(self.tensors)
 
 
 def computed(inputs: Sequence[Any]) -> list[Tensor]:

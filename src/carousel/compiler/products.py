@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -56,19 +57,25 @@ class Result(NamedTuple):
     zero: bool = False  # whether it is added to
 
 
-class Written(NamedTuple):
+@dataclass(frozen=True)
+class Written:
     """A script, and the gradients that it computes, in the order of the operands."""
 
     script: Script
     results: Sequence[Result | None] = ()
     beside: Sequence[Result] = ()  # those that nobody asked for, but need room
 
+    @cached_property
+    def constants(self) -> dict[Any, Tensor]:
+        """What it reads that is always the same."""
+        return {base: torch.zeros(base[1]) for base in self.script.given if base[0] == "zeros"}
+
 
 def rows_of_piece(columns: int) -> int:
     return max(PIECE // max(columns, 1), FEWEST)
 
 
-def forward(loop: Loop, operands: Operands, parts: int, kept: Sequence[int]) -> Written:
+def forward(loop: Loop, operands: Operands, parts: int, *, kept: Sequence[int]) -> Written:
     """The loop, and before it the products of its inputs.
 
     Args:
@@ -121,7 +128,7 @@ def _pack(
     )
 
 
-def backward(program: Program, operands: Operands, parts: int, wanted: Sequence[bool]) -> Written:
+def backward(program: Program, operands: Operands, parts: int, *, wanted: Sequence[bool]) -> Written:
     """The backward loop, and after it the gradients of the weights and of what products read."""
     return _Backward(program, operands, parts).write(wanted)
 
