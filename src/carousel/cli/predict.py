@@ -19,6 +19,12 @@ def predict(
     data: Annotated[
         str, typer.Argument(metavar="[FILE | -]", help="What `carousel train` reads, or - for lines of standard input.")
     ] = "-",
+    conll: Annotated[
+        bool,
+        typer.Option(
+            "--conll", help="Standard input has a token a line, in its first column, and a blank line after a sentence."
+        ),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Colour the tokens by what they speak for, where the task can.")
     ] = False,
@@ -39,7 +45,7 @@ def predict(
         if not hasattr(model, "explain"):
             raise ConfigError(f"--explain: not for this task (got {run}); one that explains, such as classify; omit it")
         ask = model.explain
-    for texts in _inputs(model, data):
+    for texts in _inputs(model, data, conll=conll):
         for prediction in ask(texts):
             print(_line(prediction, as_json), flush=data == "-")
 
@@ -50,18 +56,20 @@ def _line(prediction: Any, as_json: bool) -> str:
     return str(prediction.coloured() if hasattr(prediction, "coloured") and sys.stdout.isatty() else prediction)
 
 
-def _inputs(model: Model, data: str, size: int = 64) -> Iterator[list[str]]:
-    """Lines of standard input one by one as they come; of a file some at a time."""
-    if data == "-":
-        for line in sys.stdin:
-            yield [line.rstrip("\r\n")]
-        return
-    from carousel.data.tables import open_table
+def _inputs(model: Model, data: str, size: int = 64, *, conll: bool = False) -> Iterator[list[Any]]:
+    """Lines, or sentences, of standard input one by one as they come; of a file some at a time."""
+    from carousel.data.conll import sentences
+    from carousel.data.tables import Row, open_table
 
+    if data == "-":
+        lines = (line.rstrip("\r\n") for line in sys.stdin)
+        yield from ([one] for one in (sentences(lines) if conll else lines))
+        return
     table = open_table(data)
-    column, texts = model.input_column(table), list[str]()
+    column, texts = model.input_column(table), list[Any]()
+    read = getattr(model, "input_of", Row.text)
     for row in table.rows():
-        texts.append(row.text(column))
+        texts.append(read(row, column))
         if len(texts) == size:
             yield texts
             texts = []

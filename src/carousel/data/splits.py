@@ -37,7 +37,8 @@ def complete_splits(given: Sequence[Split | None], labels: Sequence[int], seed: 
     drawn = [words for split, words in WORDS.items() if split in missing]
     if not drawn:
         return splits, "splits: as the data says"
-    return splits, f"splits: a seeded {' and '.join(drawn)}" + (" of the training rows" if known else "") + ", by label"
+    of, by = " of the training rows" if known else "", ", by label" if len(set(labels)) > 1 else ""
+    return splits, f"splits: a seeded {' and '.join(drawn)}{of}{by}"
 
 
 def balance(labels: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 CSV, TSV, ; or |  with a header or without; quotes, also around several lines
 JSON Lines        one object a line
 Parquet           with the extra `carousel-rnn[parquet]`
+CoNLL             a token a line, columns between blanks or tabs, a blank line after each sentence; also CoNLL-U
 plain text        one example a line, in the column "text"
 parallel text     DIR/train.de and DIR/train.en: line by line, columns "de" and "en"
 folders by class  DIR/pos/1.txt, DIR/neg/2.txt: columns "text" and "label"; also DIR/train/pos/1.txt
@@ -23,15 +24,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from carousel.data.captions import SPLITS, Split
+from carousel.data.conll import SUFFIXES, conll_rows, sniff_conll
 from carousel.data.delimited import Dialect, delimited_rows, sniff
 from carousel.data.text_file import first_bytes, read_text, text_lines
 from carousel.errors import DataError
 
-Kind = Literal["delimited", "json", "parquet", "text", "parallel", "folders"]
+Kind = Literal["delimited", "json", "parquet", "conll", "text", "parallel", "folders"]
 NAMES = {
     "delimited": "a table",
     "json": "JSON Lines",
     "parquet": "Parquet",
+    "conll": "CoNLL columns",
     "text": "plain text",
     "parallel": "parallel text",
     "folders": "folders by class",
@@ -153,6 +156,8 @@ def _file(path: Path, split: Split | None = None) -> Table:
         return Table(path, "json", tuple(dict.fromkeys(name for _, one in objects for name in one)), part)
     if not begins.strip(b"\xef\xbb\xbf \t\r\n"):
         raise DataError(f"{path}: the file is empty (got {len(begins)} bytes); some text is needed; check the path")
+    if suffix != ".csv" and (columns := sniff_conll(path, sure=suffix in SUFFIXES)):
+        return Table(path, "conll", columns.columns, part, dialect=columns)
     if suffix in DELIMITED:
         dialect = sniff(path)
         header = "" if dialect.header else (f"{path}: no header: columns are {', '.join(dialect.columns)}",)
@@ -240,6 +245,12 @@ def _delimited(table: Table, part: Part) -> Rows:
         yield f"{part.files[0]}:{line}", dict(zip(table.columns, cells, strict=True))
 
 
+def _conll(table: Table, part: Part) -> Rows:
+    assert table.dialect is not None, "its columns were found out"
+    for line, values in conll_rows(part.files[0], table.dialect):
+        yield f"{part.files[0]}:{line}", values
+
+
 def _json(table: Table, part: Part) -> Rows:
     for number, line in text_lines(part.files[0]):
         if not line.strip():
@@ -317,6 +328,7 @@ def _parquet_file(path: Path) -> Any:
 READERS = {
     "delimited": _delimited,
     "json": _json,
+    "conll": _conll,
     "text": _text,
     "parallel": _parallel,
     "folders": _folders,

@@ -2,6 +2,7 @@
 
 from carousel.nn.attention import BahdanauAttention, LuongAttention
 from carousel.nn.check import check_cell
+from carousel.nn.crf import LinearChainCRF, TagRules
 from carousel.nn.dilation import Dilated
 from carousel.nn.directions import Directions
 from carousel.nn.dropouts import CandidateDropout, Zoneout, dropped_weights
@@ -28,6 +29,7 @@ __all__ = [
     "Directions",
     "Embedding",
     "LearnedStart",
+    "LinearChainCRF",
     "Locked",
     "LuongAttention",
     "Pyramid",
@@ -35,6 +37,7 @@ __all__ = [
     "RecurrentSpec",
     "Shape",
     "Stream",
+    "TagRules",
     "Trajectory",
     "Wrapper",
     "Zoneout",

@@ -35,7 +35,7 @@ from carousel.tasks.attribution import integrated_gradients, occlusion
 from carousel.tasks.bag_of_words import tfidf_logits
 from carousel.tasks.inspection import Inspection
 from carousel.tasks.task import Evaluation, Source, Task
-from carousel.tasks.text import TextConfig, lengths_in_words
+from carousel.tasks.text import TextConfig, both_ends, lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
 from carousel.training.progress import LiveProgress
 
@@ -103,11 +103,9 @@ class TextClassifier(nn.Module):
 
     def _last(self, outputs: Tensor, lengths: Tensor) -> Tensor:
         """Of each direction the output when it has read everything."""
-        at = outputs[lengths - 1, torch.arange(len(lengths))]
-        if not self.recurrent.bidirectional:
-            return at
-        half = outputs.shape[2] // 2
-        return torch.cat([at[:, :half], outputs[0, :, half:]], dim=1)
+        if self.recurrent.bidirectional:
+            return both_ends(outputs, lengths)
+        return outputs[lengths - 1, torch.arange(len(lengths))]
 
 
 def logits_of(network: TextClassifier, texts: Ragged, config: ClassifyConfig, size: int = 64) -> Tensor:

@@ -129,8 +129,14 @@ def _classify() -> Task:
     return classify.TASK
 
 
+def _tag() -> Task:
+    from carousel.tasks import tag
+
+    return tag.TASK
+
+
 # Every task, loaded when it is asked for. What comes first is asked first whether some data is for it.
-TASKS: Mapping[str, Callable[[], Task]] = {"captioning": _captioning, "classify": _classify}
+TASKS: Mapping[str, Callable[[], Task]] = {"captioning": _captioning, "tag": _tag, "classify": _classify}
 
 
 def task_named(name: str) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -54,6 +55,13 @@ class TextConfig(TrainingConfig):
     def recurrent(self, input_size: int, **options: Any) -> Recurrent:
         """The recurrence."""
         return Recurrent(self.cell, input_size, self.hidden_size, layers=self.layers, dropout=self.dropout, **options)
+
+
+def both_ends(outputs: Tensor, lengths: Tensor) -> Tensor:
+    """What both directions give when they have read everything: (B, 2H) of outputs (T, B, 2H), forward first."""
+    half = outputs.shape[2] // 2
+    ahead = outputs[lengths - 1, torch.arange(len(lengths)), :half]
+    return torch.cat([ahead, outputs[0, :, half:]], dim=1)
 
 
 def lengths_in_words(lengths: Tensor) -> str:

@@ -1,0 +1,494 @@
+"""Tagging: parts of speech, entities, slots; sentences with a tag for each word in, a tagger out.
+
+Read from top to bottom: settings, network, what is trained, the trained model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from carousel import __version__
+from carousel.data.bucketing import Buckets, by_length
+from carousel.data.captions import Split
+from carousel.data.ragged import Batch, Ragged
+from carousel.data.schemes import Scheme, inventory, may_follow, written
+from carousel.data.splits import balance
+from carousel.data.tables import Row, Table
+from carousel.data.tagged import TagColumns, TaggedTexts
+from carousel.data.tokenizers import SPLITTERS
+from carousel.data.vocabulary import UNKNOWN, Vocabulary
+from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.metrics.score import Score
+from carousel.metrics.spans import Span, parts, span_f1, spans, token_accuracy
+from carousel.nn import Embedding, LinearChainCRF, TagRules
+from carousel.reports.tagging import Judged, tagging_sections
+from carousel.tasks.task import Evaluation, Source, Task
+from carousel.tasks.text import TextConfig, both_ends, lengths_in_words
+from carousel.training import Loss, read_model_file, write_model_file
+from carousel.training.progress import LiveProgress
+
+NAME = "tag"
+LONGEST_WORD = 40  # characters; of longer ones, such as addresses, the beginning is read
+
+
+class TagConfig(TextConfig):
+    """The data, the network and its training."""
+
+    words: str = Field("", description="the column with the words of a sentence; empty: inferred")
+    tags: str = Field("", description="the column with their tags; empty: inferred")
+    split: str = Field("", description="the column that says train, val or test; empty: inferred")
+    tokens: Literal["words", "spaces"] = Field("words", description="how predict cuts a line of plain text")
+    scheme: Literal["bioes", "bio"] = Field(
+        "bioes", description="how spans are learned, whatever the data has; what is predicted is written as the data is"
+    )
+    crf: bool = Field(True, description="tags know their neighbours; false: each is chosen for itself")
+    spelling: int = Field(
+        25, ge=0, le=1024, description="size of each direction of the recurrence over letters; 0: none"
+    )
+    batch_size: int = Field(8, ge=1, le=65536, description="sentences a step, of about one length")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="the greatest, see `schedule`")
+    max_length: int = Field(400, ge=1, description="longer sentences are cut in training, and never else")
+    epochs: int = Field(20, ge=1, le=10_000, description="at most so many times through the training data")
+
+
+# --- network ----------------------------------------------------------------------------------------------------------
+
+
+class Lexicon(NamedTuple):
+    """What the network knows of words and letters."""
+
+    words: Vocabulary
+    letters: Vocabulary
+    lowercase: bool
+
+    @classmethod
+    def of(cls, data: TaggedTexts, rows: Sequence[int], config: TagConfig) -> Lexicon:
+        """Of some sentences."""
+        counts = Counter(word for row in rows for word in data.words(row))
+        words: Counter[str] = Counter()
+        letters: Counter[str] = Counter()
+        for word, count in counts.items():
+            words[word.lower() if config.lowercase else word] += count
+            letters.update(word)
+        known = Vocabulary.of_counts(words, config.min_count, config.max_vocabulary)
+        return cls(known, Vocabulary.of_counts(letters, min_count=2), config.lowercase)
+
+    def read(self, forms: Sequence[str]) -> Forms:
+        """Words as they are written, as numbers."""
+        words = [form.lower() for form in forms] if self.lowercase else forms
+        return Forms(torch.tensor(self.words.encode(words)), Ragged(map(self.letters.encode, forms)))
+
+
+class Forms(NamedTuple):
+    """For each form the number of its word (F,), and those of its letters."""
+
+    words: Tensor
+    letters: Ragged
+
+
+class TaggingNetwork(nn.Module):
+    """Scores of tags for each word, from the words around it and from how they are spelled.
+
+        w_t = [embedding of the word; last states of a recurrence over its letters, in both directions]
+        e_t = W [h→_t; h←_t] + b,   h a recurrence over w, in both directions
+
+    and a `LinearChainCRF` over e. Lample et al. 2016, arXiv:1603.01360, sections 2 and 4.1.
+    """
+
+    def __init__(self, config: TagConfig, words: int, letters: int, tags: Sequence[str]) -> None:
+        super().__init__()
+        self.embedding = Embedding(words, config.embedding_size, dropout=config.word_dropout)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.spelling = None
+        if config.spelling:
+            self.letters = nn.Embedding(letters, config.spelling)
+            self.spelling = config.model_copy(update={"hidden_size": config.spelling, "layers": 1}).recurrent(
+                config.spelling, bidirectional=True
+            )
+        self.recurrent = config.recurrent(config.embedding_size + 2 * config.spelling, bidirectional=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.readout = nn.Linear(self.recurrent.output_size, len(tags))
+        self.crf = LinearChainCRF(len(tags), learned=config.crf)
+        self.rules = tag_rules(tags, config.scheme)
+
+    def forward(self, ids: Tensor, lengths: Tensor, forms: Forms) -> Tensor:
+        """e (T, B, K) of sentences of forms (T, B)."""
+        vectors = self.embedding(forms.words[ids])
+        if self.spelling is not None:
+            different, where = torch.unique(ids, return_inverse=True)
+            vectors = torch.cat([vectors, self.spell(forms.letters.batch(different.tolist(), LONGEST_WORD))[where]], 2)
+        outputs, _ = self.recurrent(self.dropout(vectors), lengths=lengths)
+        emissions: Tensor = self.readout(self.dropout(outputs))
+        return emissions.float()
+
+    def spell(self, batch: Batch) -> Tensor:
+        """(W, 2H) of the letters of W words."""
+        assert self.spelling is not None, "it reads letters"
+        outputs, _ = self.spelling(self.letters(batch.ids), lengths=batch.lengths)
+        return both_ends(outputs, batch.lengths)
+
+
+def tag_rules(tags: Sequence[str], scheme: Scheme) -> TagRules:
+    """Which tags may follow which; those of no spans any."""
+    return TagRules(
+        torch.tensor([may_follow(None, tag, scheme) for tag in tags]),
+        torch.tensor([[may_follow(before, tag, scheme) for tag in tags] for before in tags]),
+        torch.tensor([may_follow(tag, None, scheme) for tag in tags]),
+    )
+
+
+class Decoded(NamedTuple):
+    """Of each sentence its tags, and how probable each is where that was asked for."""
+
+    tags: list[list[int]]
+    probabilities: list[list[float]]
+
+
+def decode(network: TaggingNetwork, sentences: Ragged, forms: Forms, *, sure: bool = False, size: int = 64) -> Decoded:
+    """The likeliest tags of sentences of forms, computed in batches of about one length."""
+    found = Decoded([[] for _ in range(len(sentences))], [[] for _ in range(len(sentences))])
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        for rows in by_length(sentences.lengths, size):
+            ids, lengths = sentences.batch(rows)
+            emissions = network(ids, lengths, forms)
+            path = network.crf.decode(emissions, lengths, network.rules)
+            if sure:
+                chosen = network.crf.marginals(emissions, lengths).gather(2, path[..., None])[..., 0]
+            for b, row in enumerate(rows):
+                T = len(sentences[row])
+                found.tags[row] = path[:T, b].tolist()
+                found.probabilities[row] = chosen[:T, b].tolist() if sure else []
+    network.train(training)
+    return found
+
+
+# --- what is trained --------------------------------------------------------------------------------------------------
+
+
+class Tagging:
+    """Training of a tagger; see `carousel.tasks.task.Learner`."""
+
+    objective = "score"
+
+    def __init__(self, config: TagConfig, data: TaggedTexts, file: Path, start_from: Path | None = None) -> None:
+        self.config, self.data, self.file = config, data, file
+        self.train, self.val, self.test = data.rows("train"), data.rows("val"), data.rows("test")
+        known = load(start_from) if start_from else None
+        self.lexicon = known.lexicon if known else Lexicon.of(data, self.train, config)
+        self.forms = self.lexicon.read(data.forms)
+        self.tags = known.tags if known else self._inventory()
+        numbers = {tag: k for k, tag in enumerate(self.tags)}
+        self.sentences = Ragged(data.tokens[row].tolist() for row in self.train)
+        try:
+            self.targets = Ragged([numbers[tag] for tag in self._learned(data.right(row))] for row in self.train)
+        except KeyError as error:
+            raise ConfigError(
+                f"start_from: a model that does not know a tag (got {error}); {', '.join(self.tags[:5])} ...; "
+                "another model"
+            ) from None
+        self.buckets = Buckets(self.sentences.lengths.clamp(1, config.max_length), config.batch_size)
+        self.steps = len(self.buckets)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = TaggingNetwork(config, len(self.lexicon.words), len(self.lexicon.letters), self.tags)
+        if known:
+            self._take(known)
+
+    def _take(self, known: Tagger) -> None:
+        try:
+            self.model.load_state_dict(known.network.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(
+                f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
+                "model's; give them with --set"
+            ) from None
+
+    def _learned(self, right: Sequence[str]) -> list[str]:
+        """Tags in the scheme in which they are learned."""
+        return written(spans(right), len(right), self.config.scheme) if self.data.scheme else list(right)
+
+    def _inventory(self) -> list[str]:
+        """All tags that can be said."""
+        seen = {tag for row in self.train for tag in self.data.right(row)}
+        return (
+            inventory({parts(tag)[1] for tag in seen} - {""}, self.config.scheme) if self.data.scheme else sorted(seen)
+        )
+
+    def summary(self) -> str:
+        data, config = self.data, self.config
+        what = f"spans in {data.scheme.upper()}, learned as {config.scheme.upper()}" if data.scheme else "a tag each"
+        known, counts = self.forms.words != UNKNOWN, torch.bincount(data.tokens.ids.long(), minlength=len(data.forms))
+        unknown = 1 - float(counts[known].sum() / counts.sum())
+        weights = sum(p.numel() for p in self.model.parameters())
+        shown = [data.tags[k] for k in data.targets.ids.tolist()]
+        lines = [
+            *data.table.notes,
+            *data.notes,
+            f"columns: {data.columns.tokens!r} has the words, {data.columns.tags!r} {len(data.tags)} tags: {what} "
+            "(others: --set words=COLUMN --set tags=COLUMN)",
+            f"sentences: {len(self.train)} to train on, {len(self.val)} to validate on, {len(self.test)} for the test",
+            f"tags: {balance(shown)}; {metric_of(data.scheme)} counts",
+            f"lengths: {lengths_in_words(self.sentences.lengths)}; in a batch {self.buckets.padding():.1%} is padding "
+            f"({self.buckets.padding(sort=False):.0%} without buckets)",
+            f"vocabulary: {len(self.lexicon.words)} words and {len(self.lexicon.letters)} letters; {unknown:.1%} of "
+            "all tokens are no word of it" + (", and known by their letters" if config.spelling else ""),
+            f"network: {config.cell}{' with a CRF' if config.crf else ''}, {weights / 1e6:.2f} million weights",
+        ]
+        return "\n".join(lines)
+
+    def digest(self) -> str:
+        return self.data.digest
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        return [{"params": trained, "lr": self.config.learning_rate}]
+
+    def loss(self, epoch: int, step: int) -> Loss:
+        rows = self.buckets.rows(self.config.seed, epoch, step)
+        ids, lengths = self.sentences.batch(rows, self.config.max_length)
+        targets, _ = self.targets.batch(rows, self.config.max_length)
+        words = int(lengths.sum())
+        total = -self.model.crf(self.model(ids, lengths, self.forms), targets, lengths).sum()
+        return Loss(total / words, total.item(), words)
+
+    def validate(self) -> dict[str, float]:
+        found = self._as_model({}).judged(self.data, self.val, sure=False)
+        return {"score": found.scores[0].value, "accuracy": token_accuracy(found.right, found.said).value}
+
+    def _as_model(self, scores: Mapping[str, float]) -> Tagger:
+        facts = {"validation": dict(scores), "carousel": __version__, "data": self.data.digest}
+        return Tagger(self.config, self.lexicon, self.tags, self.data.columns, self.data.scheme, self.model, facts)
+
+    def save(self, scores: Mapping[str, float]) -> None:
+        self._as_model(scores).save(self.file)
+
+    def baselines(self) -> dict[str, Score]:
+        right = [self.data.right(row) for row in self.test]
+        said = commonest_tags(self.data, self.train, self.test)
+        return {"the commonest tag of each word": main_score(self.data.scheme, right, said)}
+
+    def evaluate(self, model: Tagger) -> Evaluation:
+        return model.judged(self.data, self.test).evaluation(f"{len(self.test)} sentences of the test split")
+
+
+def commonest_tags(data: TaggedTexts, train: Sequence[int], rows: Sequence[int]) -> list[list[str]]:
+    """To each word its commonest tag in training; to a new one the commonest of the words that are there once."""
+    counts: dict[int, Counter[int]] = {}
+    for row in train:
+        for form, tag in zip(data.tokens[row].tolist(), data.targets[row].tolist(), strict=True):
+            counts.setdefault(form, Counter())[tag] += 1
+    once = Counter(tag for tags in counts.values() if tags.total() == 1 for tag in tags)
+    new = (once or sum(counts.values(), Counter())).most_common(1)[0][0]
+    best = {form: tags.most_common(1)[0][0] for form, tags in counts.items()}
+    return [[data.tags[best.get(form, new)] for form in data.tokens[row].tolist()] for row in rows]
+
+
+def metric_of(scheme: Scheme | None) -> str:
+    """What counts."""
+    return "span F1" if scheme else "token accuracy"
+
+
+def main_score(scheme: Scheme | None, right: Sequence[Sequence[str]], said: Sequence[Sequence[str]]) -> Score:
+    """The score that counts."""
+    return span_f1(right, said) if scheme else token_accuracy(right, said)
+
+
+# --- the trained model ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A sentence with its tags, as the training data writes them, and how probable each is."""
+
+    tokens: list[str]
+    tags: list[str]
+    probabilities: list[float]
+    lines: bool = False  # it came as tokens, and goes as lines of a token and its tag
+
+    @property
+    def spans(self) -> list[Span]:
+        """What the tags say together; none where they are no spans."""
+        return spans(self.tags)
+
+    def __str__(self) -> str:
+        """A line: ``[PER Ada Lovelace] wrote``, or ``The/DET dog/NOUN``."""
+        if self.lines:
+            return "".join(f"{token}\t{tag}\n" for token, tag in zip(self.tokens, self.tags, strict=True))
+        if not self.spans and any(tag != "O" for tag in self.tags):
+            return " ".join(f"{token}/{tag}" for token, tag in zip(self.tokens, self.tags, strict=True))
+        words = list(self.tokens)
+        for span in self.spans:
+            words[span.start] = f"[{span.kind} {words[span.start]}"
+            words[span.stop - 1] += "]"
+        return " ".join(words)
+
+    def as_json(self) -> dict[str, Any]:
+        """As ``carousel predict --json`` prints it."""
+        found = [{**span._asdict(), "text": " ".join(self.tokens[span.start : span.stop])} for span in self.spans]
+        shown = [round(p, 4) for p in self.probabilities]
+        return {"tokens": self.tokens, "tags": self.tags, "probabilities": shown, "spans": found}
+
+
+class Tagger:
+    """A trained tagger, and its one file."""
+
+    def __init__(
+        self,
+        config: TagConfig,
+        lexicon: Lexicon,
+        tags: Sequence[str],
+        columns: TagColumns,
+        scheme: Scheme | None,
+        network: TaggingNetwork,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.lexicon, self.tags, self.columns, self.scheme = config, lexicon, tuple(tags), columns, scheme
+        self.network, self.facts = network, dict(facts or {})
+
+    def predict(self, inputs: str | Sequence[str | Sequence[str]]) -> Any:
+        """The tags of a text, or of each of several, each a string or a list of tokens."""
+        if isinstance(inputs, str):
+            return self.predict([inputs])[0]
+        split = SPLITTERS[self.config.tokens]
+        texts = [split(text) if isinstance(text, str) else list(text) for text in inputs]
+        numbers = {"": 0}
+        sentences = Ragged([numbers.setdefault(token, len(numbers)) for token in tokens] for tokens in texts)
+        tags, probabilities = self._said(sentences, list(numbers), sure=True)
+        rows = zip(texts, tags, probabilities, inputs, strict=True)
+        return [Tagged(tokens, said, sure, not isinstance(given, str)) for tokens, said, sure, given in rows]
+
+    def _said(
+        self, sentences: Ragged, forms: Sequence[str], *, sure: bool
+    ) -> tuple[list[list[str]], list[list[float]]]:
+        """Tags as the training data writes them."""
+        found = decode(self.network, sentences, self.lexicon.read(forms), sure=sure)
+        said = [[self.tags[k] for k in tags] for tags in found.tags]
+        if self.scheme:
+            said = [written(spans(tags), len(tags), self.scheme) for tags in said]
+        return said, found.probabilities
+
+    def input_column(self, table: Table) -> str:
+        """The column with words, or with plain text."""
+        for name in (self.columns.tokens, "tokens", "form", "text"):
+            if name in table.columns:
+                return name
+        raise DataError(
+            f"{table.path}: no column {self.columns.tokens!r} (got {', '.join(table.columns)}); that which the "
+            "model was trained on; rename it"
+        )
+
+    def input_of(self, row: Row, column: str) -> str | list[str]:
+        """What `predict` takes, of a row."""
+        value = row.values.get(column)
+        return [str(token) for token in value] if isinstance(value, list) else row.text(column)
+
+    def evaluate(self, source: Source, split: Split, live: LiveProgress) -> Evaluation:
+        """On a split of some data; where nobody says which sentences are in it, on all of them."""
+        columns = TagColumns.of(source.table, self.config.words, self.config.tags, self.config.split)
+        data = TaggedTexts.read(source.table, columns or self.columns)
+        if data.digest == self.facts.get("data"):
+            data = data.with_splits(self.config.seed)
+        elif not any(data.splits):
+            data = replace(data, splits=[split] * len(data.splits))
+        for note in data.notes:
+            live.tell(note)
+        rows = data.rows(split)
+        return self.judged(data, rows).evaluation(f"{len(rows)} sentences of the {split} split")
+
+    def judged(self, data: TaggedTexts, rows: Sequence[int], *, sure: bool = True) -> Verdict:
+        """What is said of some sentences, beside what is right."""
+        sentences = Ragged(data.tokens[row].tolist() for row in rows)
+        said, probabilities = self._said(sentences, data.forms, sure=sure)
+        right = [data.right(row) for row in rows]
+        known = (self.lexicon.read(data.forms).words != UNKNOWN).tolist()
+        return Verdict(
+            [data.words(row) for row in rows],
+            right,
+            said,
+            probabilities,
+            [[known[form] for form in data.tokens[row].tolist()] for row in rows],
+            self.scheme,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the one file that `load` reads."""
+        known = {
+            "task": NAME,
+            "config": self.config.model_dump(),
+            "words": self.lexicon.words.to_list(),
+            "letters": self.lexicon.letters.to_list(),
+            "tags": list(self.tags),
+            "columns": asdict(self.columns),
+            "scheme": self.scheme,
+            **self.facts,
+        }
+        write_model_file(path, self.network.state_dict(), known)
+
+
+@dataclass(frozen=True)
+class Verdict(Judged):
+    """Sentences as they are and as they are said to be."""
+
+    scheme: Scheme | None
+
+    @property
+    def scores(self) -> list[Score]:
+        """The first counts."""
+        accuracy = token_accuracy(self.right, self.said)
+        return [span_f1(self.right, self.said), accuracy] if self.scheme else [accuracy]
+
+    def evaluation(self, about: str) -> Evaluation:
+        return Evaluation(about, self.scores, tagging_sections(self, in_spans=self.scheme is not None))
+
+
+def load(path: str | Path) -> Tagger:
+    """Read a tagger. Raises `ModelFileError`."""
+    tensors, facts = read_model_file(path, NAME)
+    try:
+        config, tags = TagConfig(**facts.pop("config")), facts.pop("tags")
+        words, letters = (Vocabulary.from_list(facts.pop(name)) for name in ("words", "letters"))
+        columns, scheme = TagColumns(**facts.pop("columns")), facts.pop("scheme")
+        network = TaggingNetwork(config, len(words), len(letters), tags)
+        network.load_state_dict(tensors)
+        return Tagger(config, Lexicon(words, letters, config.lowercase), tags, columns, scheme, network.eval(), facts)
+    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(
+            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
+        ) from None
+
+
+# --- the task ---------------------------------------------------------------------------------------------------------
+
+
+def recognise(source: Source) -> str | None:
+    """CoNLL columns, or lists of words with lists of tags."""
+    columns = TagColumns.of(source.table)
+    return None if columns is None else f"column {columns.tokens!r} has words, {columns.tags!r} a tag for each"
+
+
+def learner(
+    source: Source, config: TagConfig, file: Path, live: LiveProgress, start_from: Path | None = None
+) -> Tagging:
+    """What is trained, when the data has been read."""
+    table = source.table
+    columns = TagColumns.of(table, config.words, config.tags, config.split)
+    if columns is None:
+        raise DataError(
+            f"{table.path}: no words with a tag for each (got {', '.join(table.columns)}); CoNLL columns, or JSON "
+            "Lines with two lists of one length; name them with --set words=COLUMN --set tags=COLUMN"
+        )
+    return Tagging(config, TaggedTexts.read(table, columns).with_splits(config.seed), file, start_from)
+
+
+TASK = Task(NAME, "tags for words", TagConfig, recognise, learner, load)
