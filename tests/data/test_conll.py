@@ -86,12 +86,12 @@ def test_lists_in_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("a.conll", "a X\nb\n", "a.conll:2: wrong number of columns (got 1); 2, as in the first line, between blanks; mend"),
+        ("a.conll", "a X\nb\n", "a.conll:2: wrong number of columns (got 1); 2, as in the first line, between blanks"),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": ["a", "b"], "tags": ["X"]}\n',
          "a.jsonl:2: not a tag for each token (got 1 for 2); one; mend it"),
         ("a.jsonl", '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": "a b", "tags": ["X"]}\n',
          "a.jsonl:2: tokens is not a list of words (got a b); one string for each token; mend it"),
-        ("a.conll", "a X\nb X\n", "a.conll: 1 tags in 'tags' (got X ...); 2 to 1000; name the column of tags with --set"),
+        ("a.conll", "a X\nb X\n", "a.conll: 1 tags in 'tags' (got X ...); 2 to 1000; name the column of tags"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line(name: str, content: str, line: str, tmp_path: Path) -> None:

@@ -73,9 +73,10 @@ def test_splits_are_seeded_stratified_and_disjoint() -> None:
 
 def test_only_what_is_missing_is_drawn_and_only_from_training_rows() -> None:
     given = ["train"] * 100 + ["test"] * 50
-    splits, said = complete_splits(given, [0] * 150, seed=0)  # type: ignore[arg-type]
+    splits, said = complete_splits(given, [0, 1] * 75, seed=0)  # type: ignore[arg-type]
     assert Counter(splits) == {"train": 90, "val": 10, "test": 50} and splits[100:] == ["test"] * 50
     assert said == "splits: a seeded tenth for validation of the training rows, by label"
+    assert complete_splits(given, [0] * 150, seed=0)[1] == said.removesuffix(", by label")  # type: ignore[arg-type]
 
 
 def test_an_unknown_split_is_one_line(tmp_path: Path) -> None:

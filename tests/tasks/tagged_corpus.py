@@ -18,8 +18,8 @@ FRAMES = (
 POS = {
     "met": "VERB", "opened": "VERB", "thanked": "VERB", "works": "VERB", "knows": "VERB", "fell": "VERB",
     "left": "VERB", "in": "ADP", "of": "ADP", "for": "ADP", "after": "ADP", "an": "DET", "the": "DET", "no": "DET",
-    "and": "CCONJ", "office": "NOUN", "mayor": "NOUN", "one": "NOUN", "shares": "NOUN", "yesterday": "ADV", "why": "ADV",
-    ".": "PUNCT",
+    "and": "CCONJ", "office": "NOUN", "mayor": "NOUN", "one": "NOUN", "shares": "NOUN", "yesterday": "ADV",
+    "why": "ADV", ".": "PUNCT",
 }  # fmt: skip
 Token = tuple[str, str, str]  # word, part of speech, entity in BIO
 

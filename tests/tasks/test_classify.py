@@ -17,11 +17,14 @@ from carousel.cli import main
 from carousel.diagnostics import diagnose
 from carousel.diagnostics.inspection import _readings
 from carousel.tasks.classify import ClassifyConfig, TextClassifier, inspection
+from carousel.tasks.task import TASKS
 from carousel.training import read_model_file
 
 GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "dull")
 REST = ["the", "film", "was", "a", "story", "with", "some", "people", "in", "it", "and", "then", "they", "left"]
 SMALL = ("hidden_size=12", "embedding_size=12", "epochs=6", "learning_rate=0.03", "batch_size=8", "dropout=0.2")
+
+EVERY_TASK = ", ".join(TASKS)
 
 
 def review(draw: random.Random, good: bool) -> str:
@@ -195,11 +198,11 @@ def test_one_percent_positives_is_judged_by_macro_f1(tmp_path: Path, capsys: pyt
     ("content", "arguments", "line"),
     [
         ("text,label\na b,x\nc d,x\n", (), "data.csv: 1 labels in 'label' (got x ...); 2 to 1000; name the column of"),
-        ("a,b\n1,2\n3,4\n", (), "data.csv: for no task (got a table with a, b); captioning, classify"),
+        ("a,b\n1,2\n3,4\n", (), f"data.csv: for no task (got a table with a, b); {EVERY_TASK}; name"),
         ("text,label\na b,x\nc d\n", (), "data.csv:3: wrong number of cells (got 1); 2, as in the first line; put"),
         ("text,label\na b,x\n", ("--set", "label=lable"), "label: no such column in "),
         ("text,label\na b,x\n", ("--set", "pooling=top"), "pooling: not allowed (got 'top'); 'last', 'mean', 'max',"),
-        ("text,label\na b,x\n", ("--task", "clasify"), "task: unknown (got 'clasify'); captioning, classify"),
+        ("text,label\na b,x\n", ("--task", "clasify"), f"task: unknown (got 'clasify'); {EVERY_TASK}; did you"),
     ],
 )
 def test_what_is_wrong_is_one_line(

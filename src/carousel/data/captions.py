@@ -26,8 +26,6 @@ SPLITS: dict[str, Split] = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
-    "testa": "val",  # CoNLL-2003's names
-    "testb": "test",
     "test": "test",
     "testing": "test",
 }

@@ -39,6 +39,7 @@ NAMES = {
     "parallel": "parallel text",
     "folders": "folders by class",
 }
+FILE_SPLITS: Mapping[str, Split] = {**SPLITS, "testa": "val", "testb": "test"}  # CoNLL-2003's names too
 DELIMITED = (".csv", ".tsv", ".tab", ".psv", ".ssv")
 LOOKED_AT = 1000  # rows from which columns are inferred
 
@@ -132,7 +133,7 @@ def split_named(name: str) -> Split | None:
     >>> [split_named(name) for name in ("ptb.valid.txt.gz", "test_2016.de", "Dev", "reviews.csv")]
     ['val', 'test', 'val', None]
     """
-    return next((SPLITS[word] for word in re.split(r"[._\-\s]", name.lower()) if word in SPLITS), None)
+    return next((FILE_SPLITS[word] for word in re.split(r"[._\-\s]", name.lower()) if word in FILE_SPLITS), None)
 
 
 def _with_split(table: Table, other: Table, split: Any) -> Table:

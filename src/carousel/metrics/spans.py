@@ -39,8 +39,8 @@ def parts(tag: str) -> tuple[str, str]:
 def spans(tags: Tags) -> list[Span]:
     """The spans of a sentence in IOB1, BIO, BIOES or BILOU, right or wrong, as conlleval sees them.
 
-    A span goes on while its kind does, and ends before B, S and U and after E, S, L and U; a tag that breaks its scheme,
-    such as I after O, begins one.
+    A span goes on while its kind does, and ends before B, S and U and after E, S, L and U; a tag that breaks its
+    scheme, such as I after O, begins one.
 
     Tjong Kim Sang, conlleval of CoNLL-2000, version 2000-04-14, `startOfChunk` and `endOfChunk`.
     Notes: the script knows B, I, E and O; S counts as B and E at once, L as E, and U as S.

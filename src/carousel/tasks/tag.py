@@ -56,7 +56,6 @@ class TagConfig(TextConfig):
     batch_size: int = Field(8, ge=1, le=65536, description="sentences a step, of about one length")
     learning_rate: float = Field(3e-3, gt=0, le=10, description="the greatest, see `schedule`")
     max_length: int = Field(400, ge=1, description="longer sentences are cut in training, and never else")
-    epochs: int = Field(20, ge=1, le=10_000, description="at most so many times through the training data")
 
 
 # --- network ----------------------------------------------------------------------------------------------------------
@@ -190,14 +189,17 @@ class Tagging:
         numbers = {tag: k for k, tag in enumerate(self.tags)}
         self.sentences = Ragged(data.tokens[row].tolist() for row in self.train)
         try:
-            self.targets = Ragged([numbers[tag] for tag in self._learned(data.right(row))] for row in self.train)
+            self.targets = self._targets(self.train, numbers)
         except KeyError as error:
             raise ConfigError(
                 f"start_from: a model that does not know a tag (got {error}); {', '.join(self.tags[:5])} ...; "
                 "another model"
             ) from None
+        self.held = [row for row in self.val if numbers.keys() >= {*self._learned(data.right(row))}]
+        self.held_targets = self._targets(self.held, numbers)
         self.buckets = Buckets(self.sentences.lengths.clamp(1, config.max_length), config.batch_size)
         self.steps = len(self.buckets)
+        self.config = config.settled(self.steps)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TaggingNetwork(config, len(self.lexicon.words), len(self.lexicon.letters), self.tags)
@@ -212,6 +214,9 @@ class Tagging:
                 f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
                 "model's; give them with --set"
             ) from None
+
+    def _targets(self, rows: Sequence[int], numbers: Mapping[str, int]) -> Ragged:
+        return Ragged([numbers[tag] for tag in self._learned(self.data.right(row))] for row in rows)
 
     def _learned(self, right: Sequence[str]) -> list[str]:
         """Tags in the scheme in which they are learned."""
@@ -255,15 +260,29 @@ class Tagging:
 
     def loss(self, epoch: int, step: int) -> Loss:
         rows = self.buckets.rows(self.config.seed, epoch, step)
-        ids, lengths = self.sentences.batch(rows, self.config.max_length)
-        targets, _ = self.targets.batch(rows, self.config.max_length)
-        words = int(lengths.sum())
-        total = -self.model.crf(self.model(ids, lengths, self.forms), targets, lengths).sum()
+        batch = self.sentences.batch(rows, self.config.max_length)
+        total, words = self._surprise(batch, self.targets.batch(rows, self.config.max_length).ids)
         return Loss(total / words, total.item(), words)
+
+    def _surprise(self, batch: Batch, targets: Tensor) -> tuple[Tensor, int]:
+        """−log p of the right tags, summed over a batch, and how many words it has."""
+        ids, lengths = batch
+        return -self.model.crf(self.model(ids, lengths, self.forms), targets, lengths).sum(), int(lengths.sum())
 
     def validate(self) -> dict[str, float]:
         found = self._as_model({}).judged(self.data, self.val, sure=False)
-        return {"score": found.scores[0].value, "accuracy": token_accuracy(found.right, found.said).value}
+        sentences = Ragged(self.data.tokens[row].tolist() for row in self.held)
+        sums = [
+            self._surprise(sentences.batch(rows), self.held_targets.batch(rows).ids)
+            for rows in by_length(sentences.lengths, 64)
+        ]
+        loss = float(sum(total for total, _ in sums)) / max(1, sum(words for _, words in sums))
+        # Of equal scores, such as those before the first span is found, the one with the smaller loss is better.
+        return {
+            "score": found.scores[0].value - 1e-6 * loss,
+            "validation_loss": loss,
+            "accuracy": token_accuracy(found.right, found.said).value,
+        }
 
     def _as_model(self, scores: Mapping[str, float]) -> Tagger:
         facts = {"validation": dict(scores), "carousel": __version__, "data": self.data.digest}
