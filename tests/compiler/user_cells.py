@@ -349,11 +349,22 @@ class Powers(Plain):
         return a**9 - a**3 + F.relu(h) ** 1.5 + 0.1 * h**0 + (1 + a * a) ** -0.7 + torch.pow(1 + h * h, 0.5) - 1
 
 
+class Detached(Two):
+    """Gradients cut at a state, at a value of the step and at the input."""
+
+    def step(self, x: Tensor, state: Any) -> Any:
+        h, c = state
+        i = torch.sigmoid(self.first(x, h.detach()))
+        a = torch.tanh(self.second(x.detach(), h))
+        c = i.detach() * c + (1 - i) * a
+        return self.State(torch.tanh(c + self.third(x, h * c.detach())), c)
+
+
 USER_CELLS: dict[str, Callable[[int, int], Cell]] = {
     cell.__name__: cell
     for cell in (
         Peephole, LinearGates, SideBySide, NormedGates, NormedTogether, WholeAndPart, Attending, Mut1, Mut2, Mut3,
         PassedThrough, Swapped, Rotating, Doubled, Widths, Activations, Roots, Clamps, Scalars, Shared, Antisymmetric,
-        PerSequence, ScalarGate, Zoneout, Indexed, Deep, Buffers, Powers,
+        PerSequence, ScalarGate, Zoneout, Indexed, Deep, Buffers, Powers, Detached,
     )
 }  # fmt: skip

@@ -246,6 +246,7 @@ GRADIENTS: dict[str, Gradient] = {
     "neg": lambda d, node, g: (d.of("neg", g),),
     "abs": lambda d, node, g: (d.mul(g, d.of("sign", d.value(node.args[0]))),),
     "sign": lambda d, node, g: (None,),
+    "detach": lambda d, node, g: (None,),
     "gt": lambda d, node, g: (None, None),
     "ge": lambda d, node, g: (None, None),
     "eq": lambda d, node, g: (None, None),

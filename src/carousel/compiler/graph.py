@@ -44,6 +44,7 @@ POINTWISE = {
     "eq": 1,
     "where": 1,
     "spread": 0,
+    "detach": 0,
     "gauged": 0,
     "div": 10,
     "sqrt": 10,

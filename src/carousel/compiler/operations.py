@@ -258,7 +258,10 @@ def _like(number: float) -> Rule:
 
 
 RULES: dict[str, Rule] = {
-    **{name: _pointwise(name) for name in ("mul", "neg", "abs", "exp", "log", "sqrt", "sigmoid", "tanh", "sign")},
+    **{
+        name: _pointwise(name)
+        for name in ("mul", "neg", "abs", "exp", "log", "sqrt", "sigmoid", "tanh", "sign", "detach")
+    },
     **{name: _pointwise(name) for name in ("minimum", "maximum", "gt", "ge", "eq", "div")},
     "truediv": _pointwise("div"),
     "multiply": _pointwise("mul"),

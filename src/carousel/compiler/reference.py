@@ -78,7 +78,7 @@ def _rows(operands: Operands, weight: tuple[int, int, bool], width: int) -> Tens
 
 _POINTWISE: dict[str, Callable[..., Tensor]] = {
     **{name: getattr(torch, name) for name in ("add", "sub", "mul", "div", "neg", "abs", "sign", "minimum", "maximum")},
-    **{name: getattr(torch, name) for name in ("relu", "sqrt", "exp", "log", "sigmoid", "tanh")},
+    **{name: getattr(torch, name) for name in ("relu", "sqrt", "exp", "log", "sigmoid", "tanh", "detach")},
     "gt": lambda a, b: (a > b).to(a.dtype),
     "ge": lambda a, b: (a >= b).to(a.dtype),
     "eq": lambda a, b: (a == b).to(a.dtype),

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from carousel.cells import LSTM, LSTM1997, Cell
-from carousel.compiler import Engine
 from carousel.reading_list.experiment import Condition, Experiment, Outcome, Points, learn, network
 from carousel.reading_list.reber import SYMBOLS, Symbol, coins, one_hot, predicted, reber
 from carousel.training import BPTT, Piece
@@ -27,14 +26,14 @@ class CutLSTM(LSTM):
     """An `LSTM` with the paper's gradient: an error that leaves a memory cell for what it read of h goes no further."""
 
     def step(self, x: Tensor, state: LSTM.State) -> LSTM.State:
-        return super().step(x, state._replace(h=state.h.detach()))
+        return super().step(x, self.State(state.h.detach(), state.c))
 
 
 class CutLSTM1997(LSTM1997):
     """An `LSTM1997` with the paper's gradient, as `CutLSTM`."""
 
     def step(self, x: Tensor, state: LSTM1997.State) -> LSTM1997.State:
-        return super().step(x, state._replace(h=state.h.detach()))
+        return super().step(x, self.State(state.h.detach(), state.c))
 
 
 def endless(generator: torch.Generator) -> Iterator[Symbol]:
@@ -58,8 +57,8 @@ def closing(inputs: Tensor, legal: Tensor) -> Tensor:
     return (inputs[..., E] == 1) & ((legal[..., T] == 1) | (legal[..., P] == 1))
 
 
-def continual(cell: type[Cell], engine: Engine, seed: int, limit: int | None = None) -> Outcome:
-    model, batch = network(seed, cell, 7, 8, 7, engine=engine), 16
+def continual(cell: type[Cell], seed: int, limit: int | None = None) -> Outcome:
+    model, batch = network(seed, cell, 7, 8, 7), 16
     source = streams(batch, "train", seed)
 
     def forward(piece: Piece, state: Any) -> tuple[Tensor, Any]:
@@ -109,12 +108,10 @@ EXPERIMENTS = [
         score="share right",
         sequences="symbols",
         conditions=[
-            Condition(
-                "forget gates, cut", "18% perfect, 62% with a falling rate", partial(continual, CutLSTM, "eager")
-            ),
-            Condition("no forget gates, cut", "breaks down", partial(continual, CutLSTM1997, "eager")),
-            Condition("forget gates, whole", "not tried", partial(continual, LSTM, "auto")),
-            Condition("no forget gates, whole", "not tried", partial(continual, LSTM1997, "auto")),
+            Condition("forget gates, cut", "18% perfect, 62% with a falling rate", partial(continual, CutLSTM)),
+            Condition("no forget gates, cut", "breaks down", partial(continual, CutLSTM1997)),
+            Condition("forget gates, whole", "not tried", partial(continual, LSTM)),
+            Condition("no forget gates, whole", "not tried", partial(continual, LSTM1997)),
         ],
         draw=("test symbols", "norm of the state c"),
     )
