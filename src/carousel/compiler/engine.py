@@ -171,6 +171,13 @@ def against(cell: Cell, inputs: Tensor, state: Any = None) -> str | None:
     return None
 
 
+def plain(tensor: Tensor) -> bool:
+    """Whether these are float32 numbers in memory, and nobody looks through what is done with them."""
+    looked_through = torch.compiler.is_compiling() or transformations() or torch._C._get_tracing_state() is not None
+    ahead = torch.autograd.forward_ad._current_level >= 0
+    return type(tensor) is Tensor and tensor.dtype is torch.float32 and tensor.is_cpu and not (looked_through or ahead)
+
+
 def transformations() -> list[TransformType]:
     """The transformations of torch.func that are at work, the outermost first."""
     if torch._C._functorch.peek_interpreter_stack() is None:
