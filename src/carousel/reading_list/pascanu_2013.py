@@ -20,7 +20,7 @@ from carousel.training.seeding import derived_seed, generator
 PAPER = "Pascanu, Mikolov and Bengio 2013, ICML, arXiv:1211.5063v2, section 4.1.1"
 UNITS, BATCH, ALPHA, RATE, UPDATES = 50, 20, 4.0, 0.1, 4000
 BOUND = 1e-20  # of ‖∂E/∂h_t‖², below which there is no gradient to keep
-LENGTHS, FARTHER = (50, 100, 150, 200), (50, 100, 150, 200, 250, 500, 1000, 2000, 3000, 5000)
+LENGTHS, ANY, FARTHER = (30, 50, 75, 100, 150, 200), (50, 200), (50, 100, 150, 200, 250, 500, 1000, 2000, 3000, 5000)
 SCREENED, JUDGED = 1000, 10_000  # sequences: every 250 updates, and once these are right
 
 
@@ -171,14 +171,14 @@ def one_length(initialisation: str, method: str, length: int, seed: int, limit: 
 
 def one_model(initialisation: str, method: str, seed: int, limit: int | None = None) -> Outcome:
     """Trained on lengths of 50 to 200, and then asked for longer ones."""
-    model, (least, most) = made(initialisation, seed), (LENGTHS[0], LENGTHS[-1])
+    model, (least, most) = made(initialisation, seed), ANY
 
     def drawn(step: int) -> tuple[Tensor, Tensor]:
         source = generator(seed, "order", step)
         return temporal_order(int(torch.randint(least, most + 1, (1,), generator=source)), BATCH, source)
 
     def test() -> tuple[bool, float]:
-        wrong = max(share_wrong(model, length, SCREENED) for length in LENGTHS)
+        wrong = max(share_wrong(model, length, SCREENED) for length in LENGTHS if length >= least)
         return wrong == 0, wrong
 
     outcome = train(model, method, drawn, test, limit)
@@ -220,8 +220,8 @@ EXPERIMENTS = [
         paper=PAPER,
         about=(
             "The temporal order problem with one model for lengths of 50 to 200, each batch of one drawn at random, "
-            f"and how it does on up to {FARTHER[-1]:,}. Solved: none of {SCREENED:,} new sequences wrong at each of "
-            f"50, 100, 150 and 200; the figure is of {JUDGED:,} others at each length. {HOW}"
+            f"and how it does on up to {FARTHER[-1]:,}. Solved: none of {SCREENED:,} new sequences wrong at 50, 75, "
+            f"100, 150 and 200; the figure is of {JUDGED:,} others at each length. {HOW}"
         ),
         score="share wrong",
         conditions=[
