@@ -68,14 +68,14 @@ def test_page_shows_scores_with_intervals_and_the_configuration(tmp_path: Path) 
     )
     assert re.search(r"48\.10</td><td>45\.00 – 51\.20", html)
     assert re.search(r">loss</th><td class=\"value\">2\.000</td><td>–</td>", html)
-    assert re.search(r"optimiser\.name</th><td>&lt;adam&gt;</td>", html)
+    assert re.search(r"optimiser\.name</dt><dd>&lt;adam&gt;</dd>", html)
     assert html.count("<svg") == 2
 
 
 def test_page_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
     html = written(tmp_path, epochs=[], scores={}, config={})
     assert "<svg" not in html
-    assert "<table" not in html
+    assert "<table" not in html and "Configuration" not in html
 
 
 def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path) -> None:

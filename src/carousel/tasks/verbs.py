@@ -94,12 +94,19 @@ def train_task(
     best = max(history, key=lambda record: record[learner.objective])
     model = task.load(folder.model)
     found = learner.evaluate(model)
-    for line in verdict(found, baselines):
+    judged = verdict(found, baselines)
+    for line in judged:
         live.tell(line)
     write_training_report(
         folder.report,
         title=f"Training of {folder.path.name}",
-        about=f"{task.about[0].upper()}{task.about[1:]}, on {source.path.name}. {learner.summary()}",
+        about="\n".join(
+            [
+                f"{task.about[0].upper()}{task.about[1:]}, on {source.path.name}.",
+                *judged[len(found.scores) :],
+                learner.summary(),
+            ]
+        ),
         config=config.model_dump(),
         epochs=history,
         scores=_table(found, baselines, best),
