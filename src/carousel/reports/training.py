@@ -1,4 +1,4 @@
-"""The page of a training run: its final scores with their intervals, its curves, what the task shows, its configuration."""
+"""The page of a training run: its scores with their intervals, its curves, what the task shows, its configuration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def write_training_report(
 
     `epochs` is one record an epoch: the key ``epoch`` and any numbers; each becomes a curve (see `line_charts`).
     `scores` maps a metric to its value, or to ``(value, low, high)`` with the ends of its 95% interval.
-    `sections` come before the configuration; each line of `about` is one of the page. `config` may hold further mappings, which become ``outer.inner`` rows.
+    `sections` come before the configuration; each line of `about` is one of the page. `config` may hold further
+    mappings, which become ``outer.inner`` rows.
 
     Raises:
         ConfigError: the page cannot be written; an older page at `path` is still whole.
