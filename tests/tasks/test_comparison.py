@@ -58,6 +58,15 @@ def test_the_last_output_of_each_sequence_is_read() -> None:
     torch.testing.assert_close(together, alone)
 
 
+def test_what_is_read_out_is_dropped_in_training_only() -> None:
+    model, examples = (
+        SequenceModel(Recurrent("gru", 3, 4), 2, dropout=1.0),
+        Examples(torch.ones(5, 2, 3), torch.zeros(2)),
+    )
+    assert torch.equal(model(examples), model.readout.bias.expand(2, 2))
+    assert not torch.equal(model.eval()(examples), model.readout.bias.expand(2, 2))
+
+
 def test_an_epoch_draws_each_example_once() -> None:
     epochs = [[k for step in range(3) for k in drawn(7, 2, 0, 3 * epoch + step)] for epoch in (0, 1)]
     assert all(len(set(epoch)) == 6 for epoch in epochs)
