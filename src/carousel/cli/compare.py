@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def compare(
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="adding, copy, digits, chorales, or a file of JSON Lines of your own.")
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="adding, copy, digits, chorales, or a file of your own: sequences in JSON Lines, texts with labels.",
+        ),
     ],
     cells: Annotated[
         str,

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 
 from carousel import __version__
+from carousel.data.labelled import Roles
+from carousel.data.tables import open_table
+from carousel.data.text_file import first_bytes
 from carousel.errors import ConfigError, DataError
 from carousel.nn import Recurrent, RecurrentSpec
 from carousel.reports.curves import curves_png
@@ -24,6 +27,7 @@ from carousel.tasks.copying import Copying
 from carousel.tasks.digits import Digits
 from carousel.tasks.problem import Problem, SequenceModel, score
 from carousel.tasks.sequences import Sequences
+from carousel.tasks.texts import Texts
 from carousel.training.model_file import write_atomically
 from carousel.training.names import nearest
 from carousel.training.optimisers import OPTIMISERS
@@ -119,7 +123,7 @@ class Comparison:
     @property
     def conditions(self) -> str:
         """How it was measured, in a sentence."""
-        s = self.settings
+        s: dict[str, Any] = {**DEFAULTS, **self.settings}
         time_of = "processor time" if s["threads"] == 1 else "training"
         each = f"{duration(s['seconds'])} of {time_of}" if s["seconds"] else f"{s['steps']:,} steps"
         threads = "1 thread" if s["threads"] == 1 else f"{s['threads']} threads"
@@ -191,10 +195,18 @@ def problem_named(
         return (Digits if task == "digits" else Chorales)(data, **options)
     if not Path(task).exists() and not Path(task).suffix:
         raise ConfigError(
-            f"task: unknown (got {str(task)!r}); {', '.join(BUILT_IN)}, or a file of JSON Lines; see carousel compare "
-            "--help"
+            f"task: unknown (got {str(task)!r}); {', '.join(BUILT_IN)}, or a file of sequences or texts; see carousel "
+            "compare --help"
         )
-    return Sequences(task, **options)
+    return (Texts if _has_texts(Path(task)) else Sequences)(task, **options)
+
+
+def _has_texts(path: Path) -> bool:
+    """Whether a file or folder holds texts with labels, rather than JSON Lines of numbers."""
+    if path.is_dir() or not first_bytes(path, 4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        return True
+    table = open_table(path)
+    return "inputs" not in table.columns and Roles.of(table) is not None
 
 
 def compare(
@@ -216,8 +228,8 @@ def compare(
     """Train every network on one problem, with as many parameters and for as long, and say how well each does.
 
     Args:
-        task: "adding", "copy", "digits", "chorales", a file of sequences (see `carousel.data.sequences`), or a
-            `Problem` of your own.
+        task: "adding", "copy", "digits", "chorales", a file of sequences (see `carousel.data.sequences`), texts with
+            labels (see `carousel.data.tables`), or a `Problem` of your own.
         cells: names of cells, each with options of `RecurrentSpec` if need be: "lstm", "lstm forget_bias=3 layers=2",
             "lstm initialisation=chrono:100".
         data: where the data of digits or chorales are.
@@ -292,7 +304,8 @@ def build(network: str, hidden_size: int, problem: Problem) -> SequenceModel:
     if dict(spec.options).get("bidirectional"):
         raise ConfigError(f"cells: reads the future (got {network!r}); one direction; leave it out")
     recurrent = Recurrent(spec.cells, problem.input_size, spec.hidden_sizes, **dict(spec.options))
-    return SequenceModel(recurrent, problem.output_size, every_step=problem.every_step)
+    words = getattr(problem, "vocabulary", 0)
+    return SequenceModel(recurrent, problem.output_size, every_step=problem.every_step, vocabulary=words)
 
 
 def hidden_size(network: str, problem: Problem, parameters: int) -> int:

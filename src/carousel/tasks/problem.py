@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from carousel.nn import Recurrent
+from carousel.nn import Embedding, Recurrent
 from carousel.training.seeding import epoch_order
 
 Held = Literal["val", "test"]
 
 
 class Examples(NamedTuple):
-    """A batch: elements (T, B, I), what is right, and the lengths (B,) where they differ."""
+    """A batch: elements (T, B, I) or their ids (T, B), what is right, and the lengths (B,) where they differ."""
 
     inputs: Tensor
     targets: Tensor  # (B, ...), or (T, B, ...) where every step has one
@@ -75,6 +75,7 @@ class SequenceModel(nn.Module):
 
     Args:
         dropout: of what the linear layer reads.
+        vocabulary: of elements that are ids (T, B), each a vector that is trained; 0 for those that are vectors.
 
     >>> model = SequenceModel(Recurrent("gru", 3, 4), output_size=2)
     >>> model(Examples(torch.zeros(5, 2, 3), torch.zeros(2))).shape
@@ -82,14 +83,22 @@ class SequenceModel(nn.Module):
     """
 
     def __init__(
-        self, recurrent: Recurrent, output_size: int, *, every_step: bool = False, dropout: float = 0.0
+        self,
+        recurrent: Recurrent,
+        output_size: int,
+        *,
+        every_step: bool = False,
+        dropout: float = 0.0,
+        vocabulary: int = 0,
     ) -> None:
         super().__init__()
+        self.embedding = Embedding(vocabulary, recurrent.input_size) if vocabulary else None
         self.recurrent, self.every_step = recurrent, every_step
         self.dropout, self.readout = nn.Dropout(dropout), nn.Linear(recurrent.output_size, output_size)
 
     def forward(self, examples: Examples) -> Tensor:
-        outputs, _ = self.recurrent(examples.inputs, lengths=examples.lengths)
+        inputs = examples.inputs if self.embedding is None else self.embedding(examples.inputs)
+        outputs, _ = self.recurrent(inputs, lengths=examples.lengths)
         if not self.every_step:
             last = -1 if examples.lengths is None else examples.lengths - 1
             outputs = outputs[last, torch.arange(outputs.shape[1])]
