@@ -77,10 +77,12 @@ def length_section(lengths: Ints, hit: Floats, groups: int = 8) -> Section:
     x, y = [float(p) for p, _ in points], [float(h.mean()) for _, h in points]
     spread = [1.96 * float(h.std() / np.sqrt(len(h))) for _, h in points]
     low, high = min(range(len(y)), key=y.__getitem__), max(range(len(y)), key=y.__getitem__)
-    words = (
-        f"It does best on texts of about {x[high]:.0f} tokens ({y[high]:.1%} right), and worst on those of about "
-        f"{x[low]:.0f} ({y[low]:.1%})."
-    )
+    words = "It does equally well on all."
+    if y[low] < y[high]:
+        words = (
+            f"It does best on texts of about {x[high]:.0f} tokens ({y[high]:.1%} right), and worst on those of about "
+            f"{x[low]:.0f} ({y[low]:.1%})."
+        )
     picture = _picture(
         lambda axes: axes.errorbar(x, y, yerr=spread, marker="o", capsize=3, linewidth=1.4),
         "tokens in the text",

@@ -136,7 +136,8 @@ class Classification:
         self.train, self.val, self.test = (data.examples(split, self.tokenizer) for split in ("train", "val", "test"))
         self.buckets = Buckets(self.train.texts.lengths.clamp(1, config.max_length), config.batch_size)
         self.steps = len(self.buckets)
-        self.config = config.settled(self.steps)
+        roles = {"text": data.roles.text, "label": data.roles.label, "split": data.roles.split or ""}
+        self.config = config.settled(self.steps).model_copy(update=roles | {"separator": data.roles.separator})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TextClassifier(config, len(self.tokenizer), len(data.labels))
@@ -406,7 +407,7 @@ class Classifier:
         wrong = f"{int(hit.size - hit.sum())} of {hit.size} are wrong; these with the most confidence."
         return [
             confusion_section(right.numpy(), said.numpy(), self.labels),
-            Section("The worst mistakes", wrong, how, texts=[shown(k) for k in worst]),
+            *([Section("The worst mistakes", wrong, how, texts=[shown(k) for k in worst])] if worst else []),
             Section("Some that are right", "The first of the test split.", how, texts=[shown(k) for k in some]),
             length_section(examples.texts.lengths.numpy(), hit),
             calibration_section(sure.double().numpy(), hit),
