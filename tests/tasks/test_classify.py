@@ -56,12 +56,13 @@ def test_the_run_folder_is_whole(trained: Path) -> None:
     names = {path.name for path in (trained / "run").iterdir()}
     assert names == {"model.safetensors", "last.ckpt.safetensors", "config.toml", "log.jsonl", "report.html"}
     chosen = tomllib.loads((trained / "run/config.toml").read_text())
-    assert ClassifyConfig(**chosen).hidden_size == 12
+    config = ClassifyConfig(**chosen)
+    assert (config.hidden_size, config.text, config.label) == (12, "text", "stars")
 
 
 def test_the_page_shows_what_it_should(trained: Path) -> None:
     page = (trained / "run/report.html").read_text(encoding="utf-8")
-    for heading in ("What is taken for what", "The worst mistakes", "Does the length matter?", "Does it know when"):
+    for heading in ("What is taken for what", "Some that are right", "Does the length matter?", "Does it know when"):
         assert heading in page
     assert "TF-IDF + logistic regression" in page and "<svg" in page
 
@@ -84,6 +85,7 @@ def test_the_plan_and_the_verdict_are_told(trained: Path, capsys: pytest.Capture
         " the commonest label (",
     ):
         assert part in err, part
+    assert "The worst mistakes" in (run / "report.html").read_text(encoding="utf-8")  # it was trained too little
 
 
 def test_it_learns_and_predicts_lines(
