@@ -285,6 +285,23 @@ def test_the_first_weights_are_the_papers() -> None:
     assert torch.equal(cell.step(nothing, cell.State(nothing)).h, torch.full((1, 50), 0.5))
 
 
+def test_plain_descent_takes_the_long_step_that_clipping_shortens_and_omega_turns() -> None:
+    steps = {}
+    for method in pascanu_2013.METHODS:
+        model = pascanu_2013.made("basic tanh", 0)
+        with torch.no_grad():
+            model.readout.weight *= 50
+        before = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        batch = pascanu_2013.temporal_order(30, 20, torch.Generator().manual_seed(0))
+        pascanu_2013.train(model, method, lambda step, batch=batch: batch, lambda: (False, 1.0), limit=20)
+        steps[method] = torch.nn.utils.parameters_to_vector(model.parameters()).detach() - before
+    plain, clipped, with_omega = (steps[method] / pascanu_2013.RATE for method in pascanu_2013.METHODS)
+    assert plain.norm() > 2
+    torch.testing.assert_close(clipped, plain / plain.norm(), rtol=1e-3, atol=1e-4)
+    assert with_omega.norm().item() == pytest.approx(1, rel=1e-3)
+    assert torch.cosine_similarity(with_omega, clipped, dim=0) < 0.9999
+
+
 def test_where_no_gradient_is_left_omega_has_none_either() -> None:
     model = pascanu_2013.made("sigmoid", 0)
     outputs = model(torch.zeros(200, 3, 6))
