@@ -30,7 +30,7 @@ VARIANTS = {
     "NP": "lstm-np",
     "FGR": "lstm-fgr",
 }
-EPOCHS, BATCH, TRIALS, BINS = 12, 8, 5, 3
+EPOCHS, BATCH, TRIALS, BINS = 16, 8, 10, 3
 
 
 @dataclass(frozen=True)
