@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from carousel.captioning.config import CaptioningConfig
 from carousel.cells.initialisation import initialise_
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
+from carousel.decoding import sampled_inputs
 from carousel.nn import Recurrent
 
 
@@ -145,14 +146,8 @@ class NIC(nn.Module):
         """
         with torch.no_grad():
             state = self.start(features)
-            mixed = [words[0]]
-            for gold in words[1:]:
-                logits, state = self.step(mixed[-1], state)
-                logits[:, : UNKNOWN + 1] = float("-inf")
-                drawn = torch.multinomial(logits.float().softmax(1), 1, generator=generator)[:, 0]
-                coin = torch.rand(len(gold), generator=generator) < share
-                mixed.append(torch.where(coin & (gold != PAD), drawn, gold))
-        return torch.stack(mixed)
+        never = range(UNKNOWN + 1)
+        return sampled_inputs(self.step, state, words, share, padding=PAD, forbidden=never, generator=generator)
 
     def _begin(self, image: Tensor) -> tuple[Any, Tensor | None]:
         """The recurrent state before everything (None: zeros), and what is read before the words, if anything."""

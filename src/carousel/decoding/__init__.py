@@ -4,6 +4,7 @@ from .beam import beam_search, greedy_search
 from .constraints import forbid_repeats, forbid_words
 from .ensemble import ensemble
 from .sampling import sample, truncate_logits
+from .scheduled import sampled_inputs
 from .sentence import Sentence, Step, select_rows
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "forbid_words",
     "greedy_search",
     "sample",
+    "sampled_inputs",
     "select_rows",
     "truncate_logits",
 ]

@@ -12,7 +12,7 @@ State = TypeVar("State")
 class Step(Protocol):
     """A decoder: the last word of N sentences and their state -> the next word's logits and the new state."""
 
-    def __call__(self, words: Tensor, state: Any) -> tuple[Tensor, Any]:  # (N,) int64 -> (N, V)
+    def __call__(self, words: Tensor, state: Any, /) -> tuple[Tensor, Any]:  # (N,) int64 -> (N, V)
         ...
 
 

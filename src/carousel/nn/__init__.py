@@ -7,6 +7,7 @@ from carousel.nn.dilation import Dilated
 from carousel.nn.directions import Directions
 from carousel.nn.dropouts import CandidateDropout, Zoneout, dropped_weights
 from carousel.nn.embedding import Embedding
+from carousel.nn.encoder_decoder import Design, EncoderDecoder, coverage_loss
 from carousel.nn.initial import LearnedStart
 from carousel.nn.locked import Locked
 from carousel.nn.pyramid import Pyramid, join_steps
@@ -25,9 +26,11 @@ __all__ = [
     "RNN",
     "BahdanauAttention",
     "CandidateDropout",
+    "Design",
     "Dilated",
     "Directions",
     "Embedding",
+    "EncoderDecoder",
     "LearnedStart",
     "LinearChainCRF",
     "Locked",
@@ -42,6 +45,7 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "check_cell",
+    "coverage_loss",
     "dropped_weights",
     "join_steps",
     "trajectory",

@@ -70,7 +70,7 @@ class Attention(nn.Module):
         if memory.padding is not None:
             scores = scores.masked_fill(memory.padding, -math.inf)
         weights = torch.softmax(scores, dim=-1)
-        return (weights[..., None, :] @ memory.values)[..., 0, :], weights
+        return torch.einsum("...bs,bsm->...bm", weights, memory.values), weights
 
 
 class BahdanauAttention(Attention):
@@ -152,4 +152,4 @@ class LuongAttention(Attention):
         if self.score == "concat":
             scores: Tensor = self.v(torch.tanh(self.W_query(query)[..., None, :] + keys))
             return scores[..., 0]
-        return (keys @ query[..., None])[..., 0]
+        return torch.einsum("...bq,bsq->...bs", query, keys)  # one product for all steps of a sequence

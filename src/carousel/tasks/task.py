@@ -123,6 +123,18 @@ def _captioning() -> Task:
     return captioning.TASK
 
 
+def _translate() -> Task:
+    from carousel.tasks import translate
+
+    return translate.TASK
+
+
+def _dialog() -> Task:
+    from carousel.tasks import dialog
+
+    return dialog.TASK
+
+
 def _classify() -> Task:
     from carousel.tasks import classify
 
@@ -136,7 +148,13 @@ def _tag() -> Task:
 
 
 # Every task, loaded when it is asked for. What comes first is asked first whether some data is for it.
-TASKS: Mapping[str, Callable[[], Task]] = {"captioning": _captioning, "tag": _tag, "classify": _classify}
+TASKS: Mapping[str, Callable[[], Task]] = {
+    "captioning": _captioning,
+    "tag": _tag,
+    "translate": _translate,
+    "dialog": _dialog,
+    "classify": _classify,
+}
 
 
 def task_named(name: str) -> Task:
