@@ -48,3 +48,7 @@ def corpus(count: int, seed: int = 0) -> Iterator[list[Token]]:
 def conll(sentences: Iterator[list[Token]], separator: str = " ") -> str:
     """As CoNLL columns."""
     return "\n".join("".join(separator.join(token) + "\n" for token in sentence) for sentence in sentences)
+
+
+if __name__ == "__main__":
+    print(conll(corpus(400)), end="")

@@ -194,6 +194,11 @@ def test_one_percent_positives_is_judged_by_macro_f1(tmp_path: Path, capsys: pyt
     assert main(["train", str(tmp_path / "rare.tsv"), "--run", str(tmp_path / "run"), *settings("epochs=1")]) == 0
     err = capsys.readouterr().err
     assert "labels: no 98%, yes 2%; macro F1 counts" in err and "the commonest label: macro F1 in %" in err
+    assert "none of the rows" not in err
+    rows = [f"{review(draw, k % 100 == 0)}\t{'yes' if k % 100 == 0 else 'no'}" for k in range(500)]
+    (tmp_path / "rare.tsv").write_text("\n".join(["text\tlabel", *rows]))
+    assert main(["train", str(tmp_path / "rare.tsv"), "--run", str(tmp_path / "rarer"), *settings("epochs=1")]) == 0
+    assert "none of the rows to validate on is yes: their score says nothing of that" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ class Classification:
             f"rows: {len(self.train)} to train on, {len(self.val)} to validate on, {len(self.test)} for the test; kept "
             f"are {4e-6 * tokens:.1f} MB of token ids, the texts are not",
             *([f"labels: {balance(shown)}; {self.metric} counts"] if shown else []),
+            *self._absent(),
             f"lengths: {lengths_in_words(self.train.texts.lengths)}; {cut} cut to {self.config.max_length}; in a batch "
             f"{self.buckets.padding():.1%} is padding ({self.buckets.padding(sort=False):.0%} without buckets)",
             f"vocabulary: {len(self.tokenizer)} {self.config.tokens}; {unknown:.1%} of the validation's are unknown "
@@ -186,6 +187,18 @@ class Classification:
             f"network: {self.config.cell}, {weights / 1e6:.2f} million weights",
         ]
         return "\n".join(lines)
+
+    def _absent(self) -> list[str]:
+        """A line for each split that has none of some label, as may be where one is rare."""
+        lines = []
+        for what, part in (("validate on", self.val), ("test", self.test)):
+            there = set(part.targets.flatten().tolist())
+            missing = [label for k, label in enumerate(self.data.labels) if k not in there]
+            if missing and not self.data.roles.several:
+                lines.append(
+                    f"none of the rows to {what} is {', '.join(missing[:5])}: their score says nothing of that"
+                )
+        return lines
 
     def digest(self) -> str:
         return self.data.digest
