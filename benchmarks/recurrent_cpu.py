@@ -20,7 +20,8 @@ a backward pass, from a random gradient of the outputs to the gradients of the i
     8  the first training call of an LSTM over a steady one, compiled and read from the disk, in fresh processes
 
 Every ratio is the other side's time over ours, so that more is better, unless the row says otherwise. The two sides
-take turns within one loop, each round in a random order, after a warm-up, on pinned cores; a ratio is that of the two
+take turns within one loop, each round in a random order, after a warm-up, on pinned cores. A turn is as many calls in
+a row as fit into 20 ms, after one that is not timed, or a single call that takes longer; a ratio is that of the two
 medians. Each pair is timed for `--budget` seconds and at least 3 rounds (5 in row 4; row 8: 5 pairs of processes).
 Before it is timed, each side must give the same outputs and the same gradient of the inputs as ours. Over shapes, the
 geometric mean. jax, onnxruntime with onnx, and matplotlib are optional. `must` and `aim` are what the project wants of
