@@ -3,6 +3,7 @@
     carousel.caption("dog.jpg")                     sentences about a photo
     carousel.train("reviews.csv").predict("Great!") a model of your own, from a file or a folder
     carousel.train("captions.jsonl", "photos")      a captioner of your own
+    carousel.generate("runs/book-language", "Once") more text
     carousel.load("runs/reviews-classify")          a model again
     carousel.evaluate("captions.jsonl", "photos")   how good it is
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
@@ -28,6 +29,7 @@ _PUBLIC = {
     "train": "carousel.tasks.verbs",
     "evaluate": "carousel.tasks.verbs",
     "predict": "carousel.tasks.verbs",
+    "generate": "carousel.tasks.verbs",
     "load": "carousel.tasks.verbs",
     "compare": "carousel.tasks.comparison",
     "inspect": "carousel.diagnostics.inspection",
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
     from carousel.reading_list import reproduce
     from carousel.tasks.captioning import caption
     from carousel.tasks.comparison import compare
-    from carousel.tasks.verbs import evaluate, load, predict, train
+    from carousel.tasks.verbs import evaluate, generate, load, predict, train
 
 __all__ = [
     "GRU",
@@ -97,6 +99,7 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "generate",
     "inspect",
     "load",
     "predict",

@@ -14,7 +14,20 @@ from typing import Annotated
 import typer
 
 from carousel import __version__
-from carousel.cli import caption, cells, chat, compare, doctor, evaluate, init, inspect, predict, reproduce, train
+from carousel.cli import (
+    caption,
+    cells,
+    chat,
+    compare,
+    doctor,
+    evaluate,
+    generate,
+    init,
+    inspect,
+    predict,
+    reproduce,
+    train,
+)
 from carousel.errors import CarouselError
 
 # Every verb, in the order in which `carousel --help` lists them: one line here and one file beside this one.
@@ -23,6 +36,7 @@ VERBS = (
     train.train,
     predict.predict,
     chat.chat,
+    generate.generate,
     evaluate.evaluate,
     init.init,
     cells.cells,

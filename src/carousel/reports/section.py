@@ -13,6 +13,7 @@ class Text(NamedTuple):
 
     caption: str
     tokens: Sequence[tuple[str, float]]
+    apart: str = " "  # what stands between two tokens
 
     @property
     def coloured(self) -> list[tuple[str, str]]:

@@ -135,6 +135,12 @@ def _dialog() -> Task:
     return dialog.TASK
 
 
+def _language() -> Task:
+    from carousel.tasks import language
+
+    return language.TASK
+
+
 def _classify() -> Task:
     from carousel.tasks import classify
 
@@ -153,6 +159,7 @@ TASKS: Mapping[str, Callable[[], Task]] = {
     "tag": _tag,
     "translate": _translate,
     "dialog": _dialog,
+    "language": _language,
     "classify": _classify,
 }
 

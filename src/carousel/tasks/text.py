@@ -16,16 +16,13 @@ from carousel.training import TrainingConfig
 STEPS = 1000  # that training takes at least, by default
 
 
-class TextConfig(TrainingConfig):
-    """Tokens and the recurrence."""
+class TokensConfig(TrainingConfig):
+    """Tokens and the recurrence that reads them."""
 
     tokens: Kind = Field("words", description="what a text is cut into: " + ", ".join(KINDS))
     lowercase: bool = Field(True, description="Dog and dog are one")
     min_count: int = Field(2, ge=1, description="tokens that occur fewer times in the training data become <unk>")
     max_vocabulary: int = Field(30_000, ge=10, description="the most tokens, the commonest; with bpe how many")
-    max_length: int = Field(400, ge=1, description="longer texts are cut to so many tokens")
-
-    keep: Keep = Field("start", description="what of a longer text: its start, its end, or half of both")
 
     cell: str = Field("lstm", description="the recurrence, by name; `carousel cells` lists them")
     layers: int = Field(1, ge=1, le=8, description="of the recurrence, one above the other")
@@ -34,6 +31,23 @@ class TextConfig(TrainingConfig):
 
     word_dropout: float = Field(0.1, ge=0, lt=1, description="the share of its words that a text does without")
     dropout: float = Field(0.5, ge=0, lt=1, description="on token vectors, between layers and on the last outputs")
+
+    def tokenizer(self, texts: Any) -> Tokenizer:
+        """A tokenizer for these texts."""
+        return Tokenizer.train(
+            self.tokens, texts, lowercase=self.lowercase, min_count=self.min_count, most=self.max_vocabulary
+        )
+
+    def recurrent(self, input_size: int, **options: Any) -> Recurrent:
+        """The recurrence."""
+        return Recurrent(self.cell, input_size, self.hidden_size, layers=self.layers, dropout=self.dropout, **options)
+
+
+class TextConfig(TokensConfig):
+    """Of texts that are read one by one."""
+
+    max_length: int = Field(400, ge=1, description="longer texts are cut to so many tokens")
+    keep: Keep = Field("start", description="what of a longer text: its start, its end, or half of both")
     epochs: int = Field(
         0,
         ge=0,
@@ -42,19 +56,9 @@ class TextConfig(TrainingConfig):
     )
     batch_size: int = Field(32, ge=1, le=65536, description="texts a step, of about one length")
 
-    def tokenizer(self, texts: Any) -> Tokenizer:
-        """A tokenizer for these texts."""
-        return Tokenizer.train(
-            self.tokens, texts, lowercase=self.lowercase, min_count=self.min_count, most=self.max_vocabulary
-        )
-
     def settled(self, steps: int) -> Self:
         """With a number of epochs, of so many steps each."""
         return self if self.epochs else self.model_copy(update={"epochs": min(50, max(5, -(-STEPS // steps)))})
-
-    def recurrent(self, input_size: int, **options: Any) -> Recurrent:
-        """The recurrence."""
-        return Recurrent(self.cell, input_size, self.hidden_size, layers=self.layers, dropout=self.dropout, **options)
 
 
 def both_ends(outputs: Tensor, lengths: Tensor) -> Tensor:

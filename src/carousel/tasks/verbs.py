@@ -1,4 +1,4 @@
-"""The verbs, for every task: train, evaluate, predict, load."""
+"""The verbs, for every task: train, evaluate, predict, generate, load."""
 
 from __future__ import annotations
 
@@ -198,6 +198,12 @@ def predict(model: str | Path, inputs: str | Sequence[str]) -> Any:
     """What a model says of a text, or of several."""
     found = load(model).predict([inputs] if isinstance(inputs, str) else inputs)
     return found[0] if isinstance(inputs, str) else found
+
+
+def generate(model: str | Path, prompt: str = "", **options: Any) -> str:
+    """What a language model writes after the prompt, which comes first; see `LanguageModel.stream` for `options`."""
+    text: str = load(model).generate(prompt, **options)
+    return text
 
 
 def _path(path: str | Path | None) -> Path | None:
