@@ -84,7 +84,7 @@ def test_it_learns_what_no_pair_knows(trained: Path) -> None:
     assert found.surprise[1] == pytest.approx(math.log(4), abs=0.3)  # one of four
     assert found.surprise[3] < 0.2  # that one again
     wrong = model.predict("the hen or pig .")
-    assert wrong.surprise[3] > 3 and wrong.perplexity > found.perplexity
+    assert wrong.surprise[3] > 2 and wrong.perplexity > found.perplexity
     assert str(found) == f"{found.perplexity:.2f}\tthe hen or hen ."
 
 
@@ -124,7 +124,7 @@ def test_predict_reads_lines(
     assert found[0]["nats"] == pytest.approx(sum(token["surprise"] for token in found[0]["tokens"]), abs=1e-3)
     (trained / "wrong.txt").write_text("the pig or hen .")
     assert main(["predict", str(trained / "run"), str(trained / "wrong.txt"), "--explain"]) == 0
-    assert re.fullmatch(r"\d+\.\d\d\tthe pig or hen\[[3-9]\.\d\] \.\n", capsys.readouterr().out)
+    assert re.fullmatch(r"\d+\.\d\d\tthe pig or hen\[[2-9]\.\d\] \.\n", capsys.readouterr().out)
     [found] = carousel.load(trained / "run").explain(["the pig or hen ."])
     assert "the pig or \x1b[30;48;5;" in found.coloured()
 

@@ -43,7 +43,7 @@ class KneserNey:
     >>> import torch
     >>> model = KneserNey(torch.tensor([1, 2, 3] * 20), size=4, order=3)
     >>> model.surprise(torch.tensor([1, 2, 3, 1])).round(2).tolist()[2:]
-    [0.02, 0.02]
+    [0.01, 0.01]
     """
 
     def __init__(self, ids: Tensor, size: int, order: int) -> None:

@@ -43,6 +43,7 @@ from carousel.training.progress import LiveProgress
 NAME = "language"
 Floats = NDArray[np.float64]
 MANY = 40_000  # tokens from which on the softmax is adaptive
+SURPRISING = 2.0  # −ln p of a token that is marked
 MASKS = ("input_mask", "state_mask")
 
 
@@ -309,16 +310,18 @@ class Surprise:
 
 
 class Explained(Surprise):
-    """The same, of which a line shows the tokens that were not expected: −ln p of 3 and more."""
+    """The same, of which a line shows the tokens that were not expected."""
 
     def __str__(self) -> str:
-        shown = [f"{token}[{value:.1f}]" if value >= 3 else token for token, value in self._before_the_end]
+        shown = [f"{token}[{value:.1f}]" if value >= SURPRISING else token for token, value in self._before_the_end]
         return f"{self.perplexity:.2f}\t{self.apart.join(shown)}"
 
     def coloured(self) -> str:
         """For a terminal: the less it was expected, the redder."""
         shown = [
-            f"\x1b[30;48;5;{224 if value < 6 else 217 if value < 9 else 210}m{token}\x1b[0m" if value >= 3 else token
+            f"\x1b[30;48;5;{224 if value < 4 else 217 if value < 7 else 210}m{token}\x1b[0m"
+            if value >= SURPRISING
+            else token
             for token, value in self._before_the_end
         ]
         return f"{self.perplexity:.2f}\t{self.apart.join(shown)}"
