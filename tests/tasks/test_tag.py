@@ -16,7 +16,7 @@ from carousel.data.ragged import Ragged
 from carousel.data.schemes import may_follow
 from carousel.data.vocabulary import Vocabulary
 from carousel.metrics.spans import span_f1
-from carousel.tasks.tag import Forms, Lexicon, TagConfig, TaggingNetwork
+from carousel.tasks.tag import Forms, Lexicon, TagConfig, TaggingNetwork, decode
 
 from .tagged_corpus import conll, corpus
 
@@ -123,6 +123,16 @@ def test_what_is_said_keeps_to_the_scheme(scheme: str) -> None:
             assert kept or rules is None
             broken += not kept
     assert broken > 0  # without the rules it does not
+
+
+def test_a_tagger_that_knows_nothing_keeps_to_the_scheme() -> None:
+    tags = ["O", "B-A", "I-A", "E-A", "S-A"]
+    network = TaggingNetwork(TagConfig(hidden_size=5), 9, 9, tags)
+    torch.nn.init.constant_(network.readout.bias[2], 9.0)  # I-A everywhere
+    forms = Forms(torch.tensor([0, 4, 5]), Ragged([[], [4], [5]]))
+    for found in decode(network, Ragged([[1, 2, 1], [2], [1, 1]]), forms).tags:
+        said = [None, *(tags[k] for k in found), None]
+        assert all(may_follow(*pair, "bioes") for pair in pairwise(said)), said
 
 
 def test_neighbours_and_padding_change_nothing() -> None:
