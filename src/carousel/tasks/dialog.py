@@ -52,7 +52,9 @@ class DialogConfig(TrainingConfig):
 
     min_count: int = Field(10, ge=1, description="words in fewer training dialogs are numbered, as new ones are")
     numbers: int = Field(100, ge=1, le=10_000, description="so many words of a dialog can be new")
-    strange: float = Field(0.15, ge=0, lt=1, description="the share of its words that are new to a training dialog")
+    strange: float = Field(
+        0.15, ge=0, lt=1, description="the share of what users bring up that is new to a training dialog"
+    )
     cell: str = Field("gru", description="the recurrence, by name; `carousel cells` lists them")
     layers: int = Field(1, ge=1, le=8, description="of the recurrence, one above the other")
     hidden_size: int = Field(128, ge=1, le=8192, description="of the encoder and of the decoder")
@@ -112,7 +114,9 @@ class Conversation:
         )
         self._digest = digest_of(dialogs)
         self.words = NumberedWords.train(self.train, config.numbers, config.min_count)
-        self.types = [sorted(_types(dialog)) for dialog in self.train]
+        counts = Counter(word for dialog in self.train for word in _types(dialog))
+        rare = {word for word, count in counts.items() if count < len(self.train) / 2}
+        self.brought_up = [sorted(_brought_up(dialog) & rare) for dialog in self.train]
         lengths = torch.tensor([len(spoken(dialog, self.words).read) for dialog in self.train])
         self.buckets = Buckets(lengths, config.batch_size)
         self.steps = len(self.buckets)
@@ -153,7 +157,7 @@ class Conversation:
         return Loss(mean, mean.item() * len(targets), len(targets))
 
     def _strange(self, row: int, draw: torch.Generator) -> frozenset[str]:
-        types = self.types[row]
+        types = self.brought_up[row]
         coins = (torch.rand(len(types), generator=draw) < self.config.strange).tolist()
         return frozenset(word for word, coin in zip(types, coins, strict=True) if coin)
 
@@ -221,6 +225,16 @@ def _histories(dialog: Dialog) -> Iterator[tuple[str, Any]]:
 def _types(dialog: Dialog) -> set[str]:
     """The different words of a dialog."""
     return {word for turn in dialog.turns for text in (*turn.heard, turn.answer) for word in text.split()}
+
+
+def _brought_up(dialog: Dialog) -> set[str]:
+    """The words that are heard before they are said: of others nobody could know that they are to be numbered."""
+    heard: set[str] = set()
+    said: set[str] = set()
+    for turn in dialog.turns:
+        heard |= {word for line in turn.heard for word in line.split()} - said
+        said |= set(turn.answer.split()) - heard
+    return heard
 
 
 # --- the trained model ------------------------------------------------------------------------------------------------
