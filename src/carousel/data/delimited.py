@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from carousel.data.text_file import text_lines
 from carousel.errors import DataError
@@ -81,16 +81,24 @@ def delimited_rows(path: str | Path, dialect: Dialect) -> Iterator[tuple[int, li
 
 def _parsed(lines: Iterable[str], delimiter: str, quoted: bool, *, strict: bool) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not blank, with the lines on which they begin. Raises `csv.Error` of that line and the reason."""
-    csv.field_size_limit(2**31 - 1)
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     rows = csv.reader(
         (line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=strict, skipinitialspace=True
     )
     begins = 1
     try:
-        for row in rows:
+        while (row := _next(rows)) is not None:
             if row:
                 yield begins, row
             begins = rows.line_num + 1
     except csv.Error as error:
         raise csv.Error(begins, error) from error
+
+
+def _next(rows: Any) -> list[str] | None:
+    """The next row, with cells of any length; the limit is one for all readers, and others want theirs."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(before)
