@@ -16,7 +16,7 @@ import carousel
 from carousel.cli import main
 from carousel.diagnostics import diagnose
 from carousel.diagnostics.inspection import _readings
-from carousel.tasks.classify import ClassifyConfig, TextClassifier, inspection
+from carousel.tasks.classify import ClassifyConfig, TextClassifier, inspection, load
 from carousel.tasks.task import TASKS
 from carousel.training import read_model_file
 
@@ -262,6 +262,42 @@ def test_a_cell_that_reads_backward_is_shown_what_it_read(trained: Path) -> None
     without_first = [torch.cat([ids[1:], ids[:1]]), lengths - 1]  # what a backward cell has not read yet at step 0
     other = diagnose(shown.model, without_first, shown.loss).layers[1].states[backward.memory_field][0, 0, number]
     assert float(other) == pytest.approx(own[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("keep", "left"), [("start", "a b c"), ("end", "e f g"), ("both", "a b g")])
+def test_inspect_cuts_long_texts_as_training_does(trained: Path, tmp_path: Path, keep: str, left: str) -> None:
+    known = load(trained / "run/model.safetensors")
+    known.config = known.config.model_copy(update={"max_length": 3, "keep": keep})
+    known.save(tmp_path / "model.safetensors")
+    (tmp_path / "long.csv").write_text("text\na b c d e f g\n")
+    shown = inspection(tmp_path / "model.safetensors", tmp_path / "long.csv")
+    assert shown.tokens == [left.split()]
+    assert torch.equal(shown.batch[0][:, 0], torch.tensor(known.tokenizer.vocabulary.encode(left.split())))
+
+
+def test_tokens_are_coloured_by_a_chosen_unit(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["inspect", str(trained / "run"), "--data", str(trained / "reviews.csv"), "--sequences", "12"]
+    shown = inspection(trained / "run/model.safetensors", trained / "reviews.csv", sequences=12)
+    found = diagnose(shown.model, shown.batch, shown.loss)
+    picked = [reading.name for reading in _readings(found.layers, shown.tokens or [])]
+    readings = _readings(found.layers, shown.tokens or [], [11, 3])
+    assert [(reading.name.split()[1], reading.why) for reading in readings[:2]] == [
+        ("11", "as chosen"),
+        ("3", "as chosen"),
+    ]
+    assert readings[1].name.endswith("layer 1 forward") and len({reading.name for reading in readings}) == len(readings)
+    assert {reading.name for reading in readings} >= set(picked)
+    layer = found.layers[0]
+    own = layer.states[layer.memory_field][: layer.lengths[0], 0, 3].tolist()
+    assert list(readings[1].values[0]) == own
+    assert main([*arguments, "--unit", "11", "--unit", "3", "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out/inspection.html").read_text(encoding="utf-8")
+    assert page.count("as chosen") == 4 and page.index("<b>unit 11 of") < page.index("<b>unit 3 of")
+    assert main([*arguments, "--unit", "12", "--out", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err.strip() == "unit: no such unit (got 12); 0 to 11; choose another"
+    assert not (tmp_path / "none").exists()
 
 
 def test_inspect_wants_the_column_of_texts(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

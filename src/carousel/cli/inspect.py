@@ -16,6 +16,10 @@ def inspect(
         typer.Option("--images", metavar="DIR", help="The photos' folder; by default that of the captions."),
     ] = None,
     sequences: Annotated[int, typer.Option(min=1, help="How many to look at.")] = 64,
+    unit: Annotated[
+        list[int] | None,
+        typer.Option("--unit", min=0, help="Colour the tokens by this unit of each layer; repeatable."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where the page and the pictures go; RUN/inspection.")
     ] = None,
@@ -28,4 +32,4 @@ def inspect(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    print(inspection.inspect(run, data, images=images, sequences=sequences, out=out))
+    print(inspection.inspect(run, data, images=images, sequences=sequences, units=unit or (), out=out))

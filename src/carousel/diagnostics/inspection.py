@@ -9,7 +9,7 @@ from typing import Any
 
 from carousel.diagnostics import pictures, words
 from carousel.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, diagnose
-from carousel.diagnostics.units import telling_units
+from carousel.diagnostics.units import chosen_units, telling_units
 from carousel.errors import ConfigError
 from carousel.reports.inspection import UnitReading, write_inspection_report
 from carousel.reports.page import write_whole
@@ -29,6 +29,7 @@ def inspect(
     *,
     images: str | Path | None = None,
     sequences: int = 64,
+    units: Sequence[int] = (),
     out: str | Path | None = None,
 ) -> Path:
     """Look at a run's network while it reads some data, and write what is seen; the page's path is returned.
@@ -38,6 +39,7 @@ def inspect(
         data: what the run's task reads, such as a file of captions.
         images: the folder of its photos; by default the one where the file is.
         sequences: how many to look at.
+        units: by whose states to colour the tokens, in each layer, before those that are picked.
         out: the folder for inspection.html and the pictures; by default `inspection` in the run folder.
 
     Raises:
@@ -59,7 +61,13 @@ def inspect(
     shown = TASKS[task](file, data, images=images or Path(data).parent, sequences=sequences)
     found = diagnose(shown.model, shown.batch, shown.loss)
     return write_inspection(
-        found, target, title=f"Inside {folder.name}", about=shown.about, tokens=shown.tokens, log=_records(log)
+        found,
+        target,
+        title=f"Inside {folder.name}",
+        about=shown.about,
+        tokens=shown.tokens,
+        units=units,
+        log=_records(log),
     )
 
 
@@ -78,17 +86,20 @@ def write_inspection(
     title: str,
     about: str = "",
     tokens: Sequence[Sequence[str]] | None = None,
+    units: Sequence[int] = (),
     log: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write a diagnosis as inspection.html, and each picture as a PNG beside it; the page's path is returned.
 
     Args:
         tokens: what each step of each sequence reads.
+        units: by whose states to colour the tokens, in each layer, before those that are picked.
         log: for each epoch "epoch" and "clipped", the share of its steps in which the gradient was clipped.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written, or there is no such unit.
     """
+    readings = _readings(found.layers, tokens, units) if tokens else []
     named = _sections(found, tokens, log)
     target = Path(folder)
     for name, section in named.items():
@@ -105,7 +116,7 @@ def write_inspection(
         facts=facts,
         sections=list(named.values()),
         tokens=list(tokens[:READ]) if tokens else [],
-        units=_readings(found.layers, tokens) if tokens else [],
+        units=readings,
     )
 
 
@@ -171,10 +182,15 @@ def _each(layers: Sequence[LayerDiagnosis], said: Callable[[LayerDiagnosis], str
     return " ".join(f"{layer.name.capitalize()}. {said(layer)}" for layer in layers)
 
 
-def _readings(layers: Sequence[LayerDiagnosis], tokens: Sequence[Sequence[str]]) -> list[UnitReading]:
+def _readings(
+    layers: Sequence[LayerDiagnosis], tokens: Sequence[Sequence[str]], units: Sequence[int] = ()
+) -> list[UnitReading]:
     found = []
+    chosen = chosen_units(layers, units)
     for layer in layers:
-        for unit in telling_units(layer, [layer.in_order(line) for line in tokens])[: -(-UNITS // len(layers))]:
+        telling = telling_units(layer, [layer.in_order(line) for line in tokens])[: -(-UNITS // len(layers))]
+        own = [unit for unit in chosen if unit.layer is layer]
+        for unit in [*own, *(unit for unit in telling if unit.number not in units)]:
             of = f" of {layer.name}" if len(layers) > 1 else ""
             shown = zip(unit.values.T[:READ].tolist(), layer.lengths[:READ].tolist(), strict=True)
             name = f"unit {unit.number} of {layer.memory_field}{of}"

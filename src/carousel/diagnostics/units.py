@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from carousel.diagnostics.diagnosis import LayerDiagnosis
+from carousel.errors import ConfigError
 
 OFTEN = 5  # occurrences of a token, below which nothing is said of it
 SURE = 5.0  # standard errors, beyond what the best of many units and tokens has by chance
@@ -56,6 +57,24 @@ def telling_units(layer: LayerDiagnosis, tokens: Sequence[Sequence[str]]) -> lis
     together = ((taken - taken.mean(0)) * (steps - steps.mean())[:, None]).mean(0)
     pick(together.abs() / (swing * steps.std()), "follows the position: correlation {:.2f} with the step", 1)
     return [Unit(layer, number, why) for number, why in found.items()]
+
+
+def chosen_units(layers: Sequence[LayerDiagnosis], numbers: Sequence[int]) -> list[Unit]:
+    """The units of these numbers, of every layer that has so many.
+
+    Raises:
+        ConfigError: no layer has.
+    """
+    size = max(layer.states[layer.memory_field].shape[-1] for layer in layers)
+    for number in numbers:
+        if not 0 <= number < size:
+            raise ConfigError(f"unit: no such unit (got {number}); 0 to {size - 1}; choose another")
+    return [
+        Unit(layer, number, "as chosen")
+        for layer in layers
+        for number in dict.fromkeys(numbers)
+        if number < layer.states[layer.memory_field].shape[-1]
+    ]
 
 
 def _flat(tokens: Sequence[Sequence[str]], real: Tensor) -> list[str]:

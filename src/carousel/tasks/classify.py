@@ -344,15 +344,18 @@ class Classifier:
             {self.labels[k]: probabilities[k] for k in order},
         )
 
+    def read(self, text: str) -> list[str]:
+        """The tokens of a text that the network reads: those that `keep` leaves of a long one."""
+        start, end = cut(self.tokenizer.tokens(text), self.config.max_length, self.config.keep)
+        return [*start, *end]
+
     def explain(self, inputs: Sequence[str], steps: int = 32) -> list[Explained]:
         """What each text is, and which tokens speak for it, by integrated gradients and by occlusion."""
         return [self._explained(text, steps) for text in inputs]
 
     def _explained(self, text: str, steps: int) -> Explained:
         labelling = self.predict(text)
-        tokens = [
-            t for part in cut(self.tokenizer.tokens(text), self.config.max_length, self.config.keep) for t in part
-        ]
+        tokens = self.read(text)
         if not tokens:
             return Explained(labelling, [], [], [])
         best = max(labelling.probabilities, key=labelling.probabilities.__getitem__)
@@ -472,8 +475,8 @@ def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_:
     """
     classifier, table = load(model), Source(Path(data)).table
     column = classifier.input_column(table)
-    found = (classifier.tokenizer.tokens(row.text(column)) for row in table.rows())
-    tokens = [some[: classifier.config.max_length] for some in islice(filter(None, found), sequences)]
+    found = (classifier.read(row.text(column)) for row in table.rows())
+    tokens = list(islice(filter(None, found), sequences))
     if not tokens:
         raise DataError(f"{data}: no text (got nothing to read in {column!r}); one for a row; check the file")
     ids, lengths = Ragged(map(classifier.tokenizer.vocabulary.encode, tokens)).batch(range(len(tokens)))
