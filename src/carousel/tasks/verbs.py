@@ -14,7 +14,7 @@ from carousel.errors import ConfigError
 from carousel.metrics.score import Score
 from carousel.reports.training import write_training_report
 from carousel.tasks.task import Evaluation, Learner, Model, Source, Task, model_path, task_for, task_named
-from carousel.training import RunFolder, autocast, fit, model_task, write_atomically
+from carousel.training import RunFolder, autocast, fit, model_task, recurrences_compiled, write_atomically
 from carousel.training.lr_find import lr_find as range_test
 from carousel.training.progress import LiveProgress
 from carousel.training.settings import read_settings
@@ -141,7 +141,8 @@ def found_rate(learner: Learner, folder: RunFolder, live: LiveProgress, *, resum
     config = learner.config
 
     def loss(step: int) -> Tensor:
-        with autocast(config.mixed_precision):
+        mode = config.mixed_precision
+        with recurrences_compiled(learner.model, mode), autocast(mode):
             return learner.loss(0, step % learner.steps).mean
 
     live.tell("looking for a learning rate")

@@ -8,7 +8,7 @@ from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
 from .model_file import model_task, read_model_file, write_atomically, write_model_file
 from .optimisers import OPTIMISERS, optimiser_named
 from .pieces import Columns, Piece, Streams
-from .precision import autocast, bfloat16_pays
+from .precision import autocast, bfloat16_pays, recurrences_compiled
 from .run_folder import RunFolder
 from .schedule import SCHEDULES, schedule_named
 from .seeding import derived_seed, epoch_order, generator
@@ -44,6 +44,7 @@ __all__ = [
     "omega",
     "optimiser_named",
     "read_model_file",
+    "recurrences_compiled",
     "schedule_named",
     "write_atomically",
     "write_model_file",

@@ -21,7 +21,7 @@ from carousel.training.clipping import clipping_named, total_norm
 from carousel.training.memory import keep_freed_memory
 from carousel.training.model_file import read_model_file, write_model_file
 from carousel.training.optimisers import optimiser_named
-from carousel.training.precision import MixedPrecision, autocast
+from carousel.training.precision import MixedPrecision, autocast, recurrences_compiled
 from carousel.training.run_folder import RunFolder
 from carousel.training.schedule import schedule_named
 from carousel.training.seeding import derived_seed
@@ -183,7 +183,8 @@ class _Fit:
         else:
             self.save()
         self.task.model.train()
-        with torch.random.fork_rng(devices=[]), _stop_requested() as stop:
+        as_planned = recurrences_compiled(self.task.model, self.plan.mixed_precision)
+        with as_planned, torch.random.fork_rng(devices=[]), _stop_requested() as stop:
             self.started, self.seen, self.saved = time.monotonic(), 0, time.monotonic()
             self.steps_done = 0
             while self.at.epoch < self.plan.epochs and not self.out_of_patience():
