@@ -1,5 +1,6 @@
 """Training: the loop, its checkpoints, seeds and schedules, and the file that a model is kept in."""
 
+from .auxiliary import Anchor, AuxiliaryLoss, truncated
 from .averaging import TriggeredAverage, WeightAverage
 from .bptt import BPTT
 from .clipping import CLIPPINGS, ClippedSteps, clipping_named
@@ -19,6 +20,8 @@ __all__ = [
     "CLIPPINGS",
     "OPTIMISERS",
     "SCHEDULES",
+    "Anchor",
+    "AuxiliaryLoss",
     "ClippedSteps",
     "Columns",
     "Loss",
@@ -46,6 +49,7 @@ __all__ = [
     "read_model_file",
     "recurrences_compiled",
     "schedule_named",
+    "truncated",
     "write_atomically",
     "write_model_file",
 ]
