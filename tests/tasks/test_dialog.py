@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split, count in (("train", 240), ("dev", 20), ("test", 30)):
         write(folder / f"data/{split}.txt", count, count, TOWNS)
     write(folder / "oov.txt", 30, 1, ["kyoto", "lima", "accra"])
-    arguments = [word for setting in (*SMALL, "epochs=6") for word in ("--set", setting)]
+    arguments = [word for setting in (*SMALL, "epochs=10") for word in ("--set", setting)]
     assert main(["train", str(folder / "data"), "--run", str(folder / "run"), *arguments]) == 0
     return folder
 
