@@ -22,7 +22,7 @@ SMALL = (
     "tokens=words",
     "hidden_size=40",
     "embedding_size=24",
-    "learning_rate=0.015",
+    "learning_rate=0.01",
     "batch_size=24",
     "dropout=0",
     "word_dropout=0",
@@ -48,7 +48,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"data/{split}.ab").write_text("".join(" ".join(row) + "\n" for row in rows))
         (folder / f"data/{split}.ba").write_text("".join(" ".join(reversed(row)) + "\n" for row in rows))
     run = ["--run", str(folder / "run")]
-    assert main(["train", str(folder / "data"), *run, *arguments("epochs=6")]) == 0
+    assert main(["train", str(folder / "data"), *run, *arguments("epochs=8")]) == 0
     return folder
 
 

@@ -97,7 +97,7 @@ class EncoderDecoder(nn.Module):
         E, H = design.embedding_size, design.hidden_size
         self.target = Embedding(vocabularies[1], E, dropout=design.word_dropout)
         self.source = self.target if shared else Embedding(vocabularies[0], E, dropout=design.word_dropout)
-        for table in {self.source, self.target}:
+        for table in dict.fromkeys((self.target, self.source)):  # not a set, whose order is that of addresses
             nn.init.normal_(table.weight, std=1.6 / E**0.5)  # 0.1 of 256; vectors of one length, however narrow
         layers: dict[str, Any] = {"layers": design.layers, "dropout": design.dropout}
         self.encoder = Recurrent(design.cell, E, H, bidirectional=design.bidirectional, **layers)

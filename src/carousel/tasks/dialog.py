@@ -316,19 +316,21 @@ class Partner:
         """The answer to what is said, or to each of several lines, one after the other in one conversation.
 
         A line may have the form of the data: number 1 begins another conversation, and the answer behind a tab, where
-        there is one, is what is taken to have been said. A numbered line without an answer is a fact.
+        there is one, is what is taken to have been said. Among several lines, a numbered one without an answer is a
+        fact, which nobody answers.
         """
         if isinstance(inputs, str):
-            return self.predict([inputs])[0]
-        found = []
-        for line in inputs:
-            number, said, answer = parse_line(line) or (0, line.strip(), "")
-            if number == 1:
-                self.talking = self.talk()
-            self.talking.hear(said)
-            if answer is not None:
-                found.append(Answer(self.talking.answer()))
-        return found
+            self._hear(inputs)
+            return Answer(self.talking.answer())
+        return [Answer(self.talking.answer()) for line in inputs if self._hear(line)]
+
+    def _hear(self, line: str) -> bool:
+        """Take in a line; whether it asks for an answer."""
+        number, said, answer = parse_line(line) or (0, line.strip(), "")
+        if number == 1:
+            self.talking = self.talk()
+        self.talking.hear(said)
+        return answer is not None
 
     def answers(self, dialogs: Sequence[Dialog], size: int = 16) -> list[list[str]]:
         """What is said at each turn of dialogs, when all before went as it stands there."""
