@@ -15,9 +15,10 @@ from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
-from carousel.errors import ConfigError, DataError, ModelFileError, PhotoError
+from carousel.errors import PhotoError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
+from carousel.training.model_file import parts_fit
 from carousel.vision.photo import read_photo
 
 TASK = "captioning"
@@ -169,7 +170,7 @@ class Captioner:
     def load(cls, path: str | Path = SHIPPED) -> Captioner:
         """Read a captioner; without a path the one that ships. Raises `ModelFileError`."""
         tensors, facts = read_model_file(path, TASK)
-        try:
+        with parts_fit(path):
             config = CaptioningConfig(**facts.pop("config"))
             vocabulary = Vocabulary.from_list(facts.pop("vocabulary"))
             encoder = PhotoEncoder(config.finetune_from)
@@ -189,11 +190,6 @@ class Captioner:
             if not members:
                 raise ValueError("no members")
             return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts)
-        except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelFileError(
-                f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-            ) from None
 
 
 class PhotoCaptions(NamedTuple):

@@ -25,7 +25,7 @@ from carousel.data.ragged import Keep, Ragged, cut
 from carousel.data.splits import balance
 from carousel.data.tables import Table
 from carousel.data.tokenizers import Tokenizer
-from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics.classification import accuracy, macro_f1, micro_f1
 from carousel.metrics.score import Score
 from carousel.nn import Embedding
@@ -37,6 +37,7 @@ from carousel.tasks.inspection import Inspection
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TextConfig, both_ends, lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
+from carousel.training.model_file import begin_with, parts_fit
 from carousel.training.progress import LiveProgress
 
 NAME = "classify"
@@ -156,13 +157,7 @@ class Classification:
                 f"start_from: a model of other labels (got {', '.join(known.labels[:5])}); "
                 f"{', '.join(self.data.labels[:5])}; another model"
             )
-        try:
-            self.model.load_state_dict(known.network.state_dict())
-        except RuntimeError as error:
-            raise ConfigError(
-                f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
-                "model's; give them with --set"
-            ) from None
+        begin_with(self.model, known.network)
 
     def summary(self) -> str:
         roles, data = self.data.roles, self.data
@@ -449,18 +444,13 @@ def _all_right(logits: Tensor, right: Tensor) -> np.ndarray[Any, np.dtype[np.flo
 def load(path: str | Path) -> Classifier:
     """Read a classifier. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
-    try:
+    with parts_fit(path):
         config = ClassifyConfig(**facts.pop("config"))
         tokenizer = Tokenizer.from_facts(facts.pop("tokenizer"))
         labels, roles = facts.pop("labels"), Roles(**facts.pop("roles"))
         network = TextClassifier(config, len(tokenizer), len(labels))
         network.load_state_dict(tensors)
         return Classifier(config, tokenizer, labels, roles, network.eval(), facts)
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-        ) from None
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------

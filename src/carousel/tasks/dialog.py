@@ -32,13 +32,14 @@ from carousel.data.tables import Table
 from carousel.data.tokenizers import Tokenizer
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import greedy_search
-from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
 from carousel.nn.encoder_decoder import AttentionScore, Design, EncoderDecoder, Feed
 from carousel.reports.section import Section
 from carousel.tasks.bag_of_words import TfIdf
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.training import Loss, TrainingConfig, read_model_file, write_model_file
+from carousel.training.model_file import parts_fit
 from carousel.training.precision import MixedPrecision
 from carousel.training.progress import LiveProgress
 from carousel.training.seeding import generator
@@ -406,17 +407,12 @@ class Partner:
 def load(path: str | Path) -> Partner:
     """Read a partner. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
-    try:
+    with parts_fit(path):
         config = DialogConfig(**facts.pop("config"))
         words = NumberedWords(Vocabulary.from_list(facts.pop("vocabulary")), config.numbers)
         network = config.network(words)
         network.load_state_dict({**tensors, "source.weight": tensors["target.weight"]})
         return Partner(config, words, network.eval(), facts)
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-        ) from None
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------

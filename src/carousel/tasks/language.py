@@ -27,7 +27,7 @@ from carousel.data.tables import Table
 from carousel.data.tokenizers import KINDS, Kind, Tokenizer
 from carousel.data.vocabulary import SPECIALS
 from carousel.decoding import NeuralCache, generate
-from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.errors import DataError
 from carousel.metrics.perplexity import bits_per_character, perplexity
 from carousel.metrics.score import Score
 from carousel.nn import Embedding
@@ -37,6 +37,7 @@ from carousel.tasks.kneser_ney import KneserNey
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TokensConfig
 from carousel.training import BPTT, Columns, Loss, read_model_file, write_model_file
+from carousel.training.model_file import begin_with, parts_fit
 from carousel.training.pieces import Piece
 from carousel.training.progress import LiveProgress
 
@@ -186,22 +187,13 @@ class LanguageTraining:
             torch.manual_seed(config.seed)
             self.model = LanguageNetwork(config, len(self.tokenizer))
         if known:
-            self._take(known)
+            begin_with(self.model, known.network)
         ids = self.streams["train"].ids
         self.batch = min(config.batch_size, max(1, len(ids) // (4 * config.bptt)))
         self.text = torch.cat([torch.tensor([self.before], dtype=torch.int32), ids])
         self.columns = lru_cache(maxsize=1)(self._columns)
         self.steps = len(self.columns(0))
         self.bptt = BPTT(self._forward, self.model, k1=config.bptt, initial_state=self.model.recurrent.initial_state)
-
-    def _take(self, known: LanguageModel) -> None:
-        try:
-            self.model.load_state_dict(known.network.state_dict())
-        except RuntimeError as error:
-            raise ConfigError(
-                f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
-                "model's; give them with --set"
-            ) from None
 
     def _columns(self, epoch: int) -> Columns:
         """The streams of an epoch, which begin at another place each time: pieces do not meet where they did."""
@@ -478,17 +470,12 @@ class LanguageModel:
 def load(path: str | Path) -> LanguageModel:
     """Read a language model. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
-    try:
+    with parts_fit(path):
         config = LanguageConfig(**facts.pop("config"))
         tokenizer = Tokenizer.from_facts(facts.pop("tokenizer"))
         network = LanguageNetwork(config, len(tokenizer))
         network.load_state_dict(tensors)
         return LanguageModel(config, tokenizer, network.eval(), facts)
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-        ) from None
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from carousel.data.tables import Row, Table
 from carousel.data.tagged import TagColumns, TaggedTexts
 from carousel.data.tokenizers import SPLITTERS
 from carousel.data.vocabulary import UNKNOWN, Vocabulary
-from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
 from carousel.metrics.spans import Span, parts, span_f1, spans, token_accuracy
 from carousel.nn import Embedding, LinearChainCRF, TagRules
@@ -33,6 +33,7 @@ from carousel.reports.tagging import Judged, tagging_sections
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TextConfig, both_ends, lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
+from carousel.training.model_file import begin_with, parts_fit
 from carousel.training.progress import LiveProgress
 
 NAME = "tag"
@@ -204,16 +205,7 @@ class Tagging:
             torch.manual_seed(config.seed)
             self.model = TaggingNetwork(config, len(self.lexicon.words), len(self.lexicon.letters), self.tags)
         if known:
-            self._take(known)
-
-    def _take(self, known: Tagger) -> None:
-        try:
-            self.model.load_state_dict(known.network.state_dict())
-        except RuntimeError as error:
-            raise ConfigError(
-                f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
-                "model's; give them with --set"
-            ) from None
+            begin_with(self.model, known.network)
 
     def _targets(self, rows: Sequence[int], numbers: Mapping[str, int]) -> Ragged:
         return Ragged([numbers[tag] for tag in self._learned(self.data.right(row))] for row in rows)
@@ -473,18 +465,13 @@ class Verdict(Judged):
 def load(path: str | Path) -> Tagger:
     """Read a tagger. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
-    try:
+    with parts_fit(path):
         config, tags = TagConfig(**facts.pop("config")), facts.pop("tags")
         words, letters = (Vocabulary.from_list(facts.pop(name)) for name in ("words", "letters"))
         columns, scheme = TagColumns(**facts.pop("columns")), facts.pop("scheme")
         network = TaggingNetwork(config, len(words), len(letters), tags)
         network.load_state_dict(tensors)
         return Tagger(config, Lexicon(words, letters, config.lowercase), tags, columns, scheme, network.eval(), facts)
-    except (KeyError, TypeError, ValueError, RuntimeError, ConfigError, DataError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-        ) from None
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------

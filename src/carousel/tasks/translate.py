@@ -31,7 +31,7 @@ from carousel.data.tables import Table
 from carousel.data.tokenizers import Kind, Tokenizer
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
 from carousel.decoding import beam_search, sampled_inputs
-from carousel.errors import ConfigError, DataError, ModelFileError
+from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
 from carousel.metrics.translation import require_sacrebleu, translation_scores
 from carousel.nn.encoder_decoder import AttentionScore, Design, EncoderDecoder, Feed, coverage_loss
@@ -41,6 +41,7 @@ from carousel.tasks.lexicon import lexicon
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TextConfig, lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
+from carousel.training.model_file import parts_fit
 from carousel.training.progress import LiveProgress
 from carousel.training.seeding import generator
 
@@ -416,7 +417,7 @@ class Translator:
 def load(path: str | Path) -> Translator:
     """Read a translator. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
-    try:
+    with parts_fit(path):
         config = TranslateConfig(**facts.pop("config"))
         found = [Tokenizer.from_facts(one) for one in facts.pop("tokenizers")]
         tokenizers, sides = (found[0], found[-1]), Sides(**facts.pop("sides"))
@@ -425,11 +426,6 @@ def load(path: str | Path) -> Translator:
             tensors["source.weight"] = tensors["target.weight"]
         network.load_state_dict(tensors)
         return Translator(config, tokenizers, sides, network.eval(), facts)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, ConfigError, DataError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(
-            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
-        ) from None
 
 
 # --- the task ---------------------------------------------------------------------------------------------------------

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
-from carousel.errors import ModelFileError
+from carousel.errors import ConfigError, DataError, ModelFileError
 
 FORMAT = 1
 KEY = "carousel"
@@ -109,4 +110,27 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     except OSError as error:
         raise ModelFileError(
             f"{path}: cannot be written (got {error.strerror}); a writable place; choose another"
+        ) from None
+
+
+@contextmanager
+def parts_fit(path: str | Path) -> Iterator[None]:
+    """Makes a model of what was read from a file; where that fails the file is to blame, a `ModelFileError` says."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, ConfigError, DataError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFileError(
+            f"{path}: its parts do not fit together (got {reason}); a file from carousel train; train again"
+        ) from None
+
+
+def begin_with(model: nn.Module, trained: nn.Module) -> None:
+    """Copy the weights of a trained network. Raises `ConfigError` where the shapes differ."""
+    try:
+        model.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"start_from: a model of another shape (got{str(error).splitlines()[1]}); the same settings as that "
+            "model's; give them with --set"
         ) from None
