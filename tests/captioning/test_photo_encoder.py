@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from carousel.captioning import PhotoEncoder
+from carousel.captioning import Looked, PhotoEncoder, pooled, rows
 from carousel.vision.efficientnet import EfficientNetLite0
 
 DIVIDED = [0, 5, 9, 11, 16]
@@ -17,29 +17,41 @@ def photos(n: int = 2) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Tensor:
+def whole() -> Looked:
     network = EfficientNetLite0.pretrained()
     with torch.no_grad():
         early = network.stem_to(photos(), 11)
         late = network.forward_blocks(early, 11)
-        return torch.cat([early.mean((2, 3)), late.mean((2, 3)), network.head(late).mean((2, 3))], 1)
+        means = torch.cat([early.mean((2, 3)), late.mean((2, 3)), network.head(late).mean((2, 3))], 1)
+        places = [(row, column) for row in range(7) for column in range(7)]
+        grid = torch.stack([late[:, :, row, column] for row, column in places], 1)
+        of_four = [early[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] for row, column in places]
+        return Looked(means, grid, torch.stack([four.mean((2, 3)) for four in of_four], 1))
 
 
 @pytest.mark.parametrize("block", DIVIDED)
-def test_the_parts_are_the_whole(whole: Tensor, block: int) -> None:
+def test_the_parts_are_the_whole(whole: Looked, block: int) -> None:
     encoder = PhotoEncoder(block)
     lower = encoder.lower(photos())
-    assert not lower.requires_grad
-    features = encoder.upper(lower)
-    assert features.shape == (2, encoder.features) and features.requires_grad == (block < 16)
-    torch.testing.assert_close(features.detach(), whole, atol=1e-5, rtol=1e-5)
+    assert not any(tensor.requires_grad for tensor in lower)
+    seen = encoder.upper(lower)
+    assert isinstance(seen, Looked) and seen.pooled.shape == (2, encoder.features)
+    for name, found, expected in zip(Looked._fields, seen, whole, strict=True):
+        assert found.requires_grad == (block < (11 if name == "early" else 16))
+        torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_frozen_encoder_hands_on_what_was_kept(whole: Looked) -> None:
+    encoder = PhotoEncoder()
+    assert pooled(encoder.upper(whole.pooled)) is whole.pooled
+    assert torch.equal(pooled(encoder.upper(rows(whole, [1]))), whole.pooled[1:])
 
 
 @pytest.mark.parametrize("block", [5, 11, 16])
 def test_only_what_should_learn_learns(block: int) -> None:
     encoder = PhotoEncoder(block).train()
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    features = encoder(photos())
+    features = pooled(encoder(photos()))
     trained = [p for p in encoder.parameters() if p.requires_grad]
     if block == 16:
         assert not trained and not encoder.trained_state()
@@ -79,7 +91,7 @@ def test_what_was_trained_can_be_put_back() -> None:
 def test_folded_is_the_same() -> None:
     encoder = changed_encoder()
     with torch.no_grad():
-        torch.testing.assert_close(encoder.folded()(photos()), encoder(photos()), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(tuple(encoder.folded()(photos())), tuple(encoder(photos())), atol=1e-4, rtol=1e-4)
 
 
 def test_the_cache_tells_divisions_apart_and_does_not_care_what_was_trained() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from coloured_photos import Data
 
+from carousel.captioning import rows
 from carousel.data.vocabulary import START, STOP
 from carousel.training import epoch_order
 
@@ -26,7 +27,7 @@ def test_the_loss_is_the_sum_over_words(data: Data, predict_start: bool) -> None
     found = task.loss(epoch=0, step=1)
     total, words = 0.0, 0
     for photo in epoch_order(8, 0, 0)[4:8]:
-        features = task.encoder.upper(task.train.lower[photo : photo + 1].float())
+        features = task.encoder.upper(rows(task.train.lower, [photo]))
         for sentence in task.encoded[photo]:
             if predict_start:
                 hidden, _ = task.nic.decoder.step(task.nic.embed_image(features))

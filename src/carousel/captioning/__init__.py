@@ -3,7 +3,7 @@
 from .captioner import SHIPPED, Caption, Captioner, Decoding, PhotoCaptions, caption_photos
 from .config import CaptioningConfig
 from .nic import NIC, DecoderState, teacher_forced
-from .photo_encoder import ALL_FROZEN, FoldedEncoder, PhotoEncoder
+from .photo_encoder import ALL_FROZEN, FoldedEncoder, Looked, PhotoEncoder, Seen, pooled, rows
 
 __all__ = [
     "ALL_FROZEN",
@@ -15,8 +15,12 @@ __all__ = [
     "DecoderState",
     "Decoding",
     "FoldedEncoder",
+    "Looked",
     "PhotoCaptions",
     "PhotoEncoder",
+    "Seen",
     "caption_photos",
+    "pooled",
+    "rows",
     "teacher_forced",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from carousel.captioning.config import CaptioningConfig
 from carousel.captioning.nic import NIC
-from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder
+from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
 from carousel.errors import PhotoError
@@ -82,35 +82,36 @@ class Captioner:
         with torch.inference_mode():
             return self.describe(self._fast_encoder(photos), decoding)
 
-    def describe(self, features: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
-        """Captions, best first, of photos' features (N, F)."""
+    def describe(self, features: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of what the encoder sees in photos: features (N, F), or `Looked`."""
         with torch.inference_mode():
             step, state = self._begin(features)
-            found = self._decode(step, state, len(features), decoding)
+            found = self._decode(step, state, len(pooled(features)), decoding)
         return [[self._caption(sentence) for sentence in sentences] for sentences in found]
 
     def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
         """The likeliest caption of each photo file. Raises `PhotoError`."""
         return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
 
-    def draw(self, features: Tensor, n: int, generator: torch.Generator) -> list[Sentence]:
-        """`n` sentences for each photo's features (N, F), drawn without dropout: N·n of them, photo by photo."""
+    def draw(self, features: Seen, n: int, generator: torch.Generator) -> list[Sentence]:
+        """`n` sentences for each photo seen, drawn without dropout: N·n of them, photo by photo."""
         with torch.no_grad():
             training = [member.training for member in self.members]
             step, state = self._begin(features)
             limit = self.config.max_length + 1  # words and the stop
             drawn = sample(
-                step, state, batch=len(features), start=START, stop=STOP, n=n, max_length=limit,
+                step, state, batch=len(pooled(features)), start=START, stop=STOP, n=n, max_length=limit,
                 forbidden=(PAD, UNKNOWN), generator=generator,
             )  # fmt: skip
             for member, was in zip(self.members, training, strict=True):
                 member.train(was)
         return [sentence for sentences in drawn for sentence in sentences]
 
-    def _begin(self, features: Tensor) -> tuple[Step, Any]:
+    def _begin(self, features: Seen) -> tuple[Step, Any]:
         for member in self.members:
             member.eval()
-        state = tuple(member.start(features.float()) for member in self.members)
+        seen = rows(features, slice(None))
+        state = tuple(member.start(seen) for member in self.members)
         return ensemble([member.step for member in self.members]), state
 
     def _decode(self, step: Any, state: Any, batch: int, d: Decoding) -> list[list[Sentence]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.photo_encoder import Seen, pooled
 from carousel.cells.initialisation import initialise_
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
 from carousel.decoding import sampled_inputs
@@ -77,21 +78,22 @@ class NIC(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
 
-    def standardise_by(self, features: Tensor) -> None:
+    def standardise_by(self, seen: Seen) -> None:
         """Take mean and deviation from the training photos' features (N, F)."""
+        features = pooled(seen)
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(features.std(0, correction=min(1, len(features) - 1)) + 1e-3)
 
-    def forward(self, features: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, seen: Seen, words: Tensor, lengths: Tensor) -> Tensor:
         """Logits (Σ lengths, V) of the word after each real one, in the order of ``words.t()`` row by row.
 
         Args:
-            features: (B, F).
+            seen: features (B, F).
             words: (T, B) inputs, <start> first, padded.
             lengths: (B,) of the inputs, <start> counted; with `predict_start` the logits of <start> come in addition,
                 first in each row.
         """
-        image = self.embed_image(features)
+        image = self.embed_image(seen)
         embedded = self._drop(self.embedding(self._blank(words)))
         state, image_step = self._begin(image)
         if self.config.image_at == "par":
@@ -110,15 +112,16 @@ class NIC(nn.Module):
             picked = torch.cat([picked, image.repeat_interleave(scored, 0)], 1)
         return self._logits(picked)
 
-    def embed_image(self, features: Tensor) -> Tensor:
+    def embed_image(self, seen: Seen) -> Tensor:
         """Features (B, F) -> W_i v: (B, E)."""
+        features = pooled(seen)
         v = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5) / math.sqrt(features.shape[1])
         v = F.dropout(v, self.config.feature_dropout, self.training)
         return self._drop(self.image(v))
 
-    def start(self, features: Tensor) -> DecoderState:
+    def start(self, seen: Seen) -> DecoderState:
         """The state before <start>, from features (B, F)."""
-        image = self.embed_image(features)
+        image = self.embed_image(seen)
         state, image_step = self._begin(image)
         if image_step is not None:
             _, state = self.decoder.step(image_step)
@@ -135,7 +138,7 @@ class NIC(nn.Module):
         return self._logits(hidden), DecoderState(recurrent, state.image)
 
     def sampled_inputs(
-        self, features: Tensor, words: Tensor, share: float, generator: torch.Generator | None = None
+        self, seen: Seen, words: Tensor, share: float, generator: torch.Generator | None = None
     ) -> Tensor:
         """Scheduled sampling: `words` (T, B) with a `share` of them drawn from what the model itself would say there.
 
@@ -145,7 +148,7 @@ class NIC(nn.Module):
         on any other input.
         """
         with torch.no_grad():
-            state = self.start(features)
+            state = self.start(seen)
         never = range(UNKNOWN + 1)
         return sampled_inputs(self.step, state, words, share, padding=PAD, forbidden=never, generator=generator)
 

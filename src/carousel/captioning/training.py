@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from carousel import __version__
 from carousel.captioning.captioner import Captioner
 from carousel.captioning.config import CaptioningConfig
 from carousel.captioning.nic import NIC, teacher_forced
-from carousel.captioning.photo_encoder import PhotoEncoder
+from carousel.captioning.photo_encoder import Kept, PhotoEncoder, Seen, joined, pooled, rows, where
 from carousel.captioning.pictures import Pictures
 from carousel.data.vocabulary import START, Vocabulary
 from carousel.errors import ConfigError, DataError
@@ -55,7 +54,7 @@ class CaptioningTask:
         if start_from:
             self._take(start_from)
         else:
-            self.nic.standardise_by(self.look(train.lower))
+            self.nic.standardise_by(self.look(train))
         self.model = torch.nn.ModuleDict({"encoder": encoder, "decoder": self.nic})
         self.steps = math.ceil(len(train.files) / config.batch_photos)
         hashes = sorted(sentence_hashes(" ".join(words) for words in sentences))
@@ -104,11 +103,11 @@ class CaptioningTask:
         groups = [{"params": decoder, "lr": self.config.learning_rate}]
         return groups + ([{"params": encoder, "lr": self.config.encoder_learning_rate}] if encoder else [])
 
-    def look(self, lower: Tensor, batch: int = 64) -> Tensor:
-        """Features (N, F) of photos from what the encoder's frozen part made of them, without gradients."""
-        with torch.inference_mode():
-            parts = [self.encoder.upper(lower[i : i + batch].float()) for i in range(0, len(lower), batch)]
-        return torch.cat(parts).clone()
+    def look(self, pictures: Pictures, batch: int = 64) -> Seen:
+        """What is seen in photos, from what the encoder's frozen part made of them, without gradients."""
+        starts = range(0, len(pictures.files), batch)
+        with torch.no_grad():
+            return joined([self.encoder.upper(rows(pictures.lower, slice(i, i + batch))) for i in starts])
 
     def _photos(self, epoch: int, step: int) -> list[int]:
         size = self.config.batch_photos
@@ -119,17 +118,17 @@ class CaptioningTask:
 
     def loss(self, epoch: int, step: int) -> Loss:
         photos = self._photos(epoch, step)
-        features = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
+        seen = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
         if self.config.loss == "self-critical":
-            return self._self_critical(photos, features, epoch, step)
-        return self._likelihood(photos, features, epoch, step)
+            return self._self_critical(photos, seen, epoch, step)
+        return self._likelihood(photos, seen, epoch, step)
 
-    def _likelihood(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+    def _likelihood(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
         """Cross-entropy of the training captions, word by word."""
         config = self.config
         captions = [caption for photo in photos for caption in self.encoded[photo]]
         counts = torch.tensor([len(self.encoded[photo]) for photo in photos])
-        features = features.repeat_interleave(counts, 0)
+        features = pooled(seen).repeat_interleave(counts, 0)
         words, lengths, targets = teacher_forced(captions, config.max_length, config.predict_start)
         if share := config.scheduled_sampling * epoch / max(1, config.epochs - 1):
             draw = generator(config.seed, "scheduled sampling", epoch, step)
@@ -140,7 +139,7 @@ class CaptioningTask:
             plain = F.cross_entropy(logits, targets) if config.label_smoothing else mean
         return Loss(mean, plain.item() * len(targets), len(targets))
 
-    def _self_critical(self, photos: list[int], features: Tensor, epoch: int, step: int) -> Loss:
+    def _self_critical(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
         """Policy gradient on CIDEr-D: sentences that score above the photo's other samples become likelier.
 
             L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I)
@@ -149,16 +148,16 @@ class CaptioningTask:
         drawn without dropout and scored with it.
         """
         n = self.config.samples
-        drawn = self.captioner.draw(features.detach(), n, generator(self.config.seed, "samples", epoch, step))
-        rows = torch.arange(len(photos)).repeat_interleave(n)
+        drawn = self.captioner.draw(pooled(seen).detach(), n, generator(self.config.seed, "samples", epoch, step))
+        of_photo = torch.arange(len(photos)).repeat_interleave(n)
         texts = [self.vocabulary.decode(sentence.words) for sentence in drawn]
-        rewards = torch.tensor(self.reward.scores(texts, [photos[row] for row in rows]), dtype=torch.float32)
+        rewards = torch.tensor(self.reward.scores(texts, [photos[row] for row in of_photo]), dtype=torch.float32)
         grouped = rewards.view(-1, n)
         baseline = (grouped.sum(1, keepdim=True) - grouped) / (n - 1)
         advantage = (grouped - baseline).flatten()
         captions = [list(sentence.words) for sentence in drawn]
         words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
-        logits = self.nic(features[rows], words, lengths).float()
+        logits = self.nic(pooled(seen)[of_photo], words, lengths).float()
         logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
         mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(logprobs)
         return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
@@ -168,18 +167,17 @@ class CaptioningTask:
         """CIDEr-D against the training captions."""
         return CiderD([[normalise(" ".join(words)) for words in photo] for photo in self.train.captions])
 
-    def _maybe_mirrored(self, photos: list[int], epoch: int, step: int) -> Tensor:
-        lower = self.train.lower[photos].float()
+    def _maybe_mirrored(self, photos: list[int], epoch: int, step: int) -> Kept:
+        lower = rows(self.train.lower, photos)
         if self.train.mirrored is None:
             return lower
         flip = torch.rand(len(photos), generator=generator(self.config.seed, "mirror", epoch, step)) < 0.5
-        lower[flip] = self.train.mirrored[torch.tensor(photos)[flip]].float()
-        return lower
+        return where(flip, rows(self.train.mirrored, photos), lower)
 
     def validate(self) -> dict[str, float]:
         """Perplexity per word (base e, the stop counts as one), CIDEr-D with the model's own beam, and how many of a
         hundred captions differ: one caption for every photo is a decoder that does not see."""
-        features = self.look(self.val.lower)
+        features = self.look(self.val)
         found = self.captioner.describe(features)
         texts = [captions[0].text for captions in found]
         cider = float(self.consensus.scores(texts, range(len(texts))).mean())
@@ -189,9 +187,9 @@ class CaptioningTask:
             "distinct": 100 * len(set(texts)) / len(texts),
         }
 
-    def _perplexity(self, features: Tensor, batch: int = 64) -> float:
-        total, count = 0.0, 0
-        for i in range(0, len(features), batch):
+    def _perplexity(self, seen: Seen, batch: int = 64) -> float:
+        total, count, features = 0.0, 0, pooled(seen)
+        for i in range(0, len(self.val.files), batch):
             group = self.val.captions[i : i + batch]
             captions = [self.vocabulary.encode(words) for photo in group for words in photo]
             counts = torch.tensor([len(photo) for photo in group])

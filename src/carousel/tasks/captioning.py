@@ -22,6 +22,8 @@ from carousel.captioning import (
     CaptioningConfig,
     Decoding,
     PhotoEncoder,
+    pooled,
+    rows,
     teacher_forced,
 )
 from carousel.captioning.pictures import load_pictures, training_set
@@ -48,7 +50,7 @@ class Captioning(CaptioningTask):
 
     def evaluate(self, model: Captioner) -> Evaluation:
         """On the validation photos: `carousel evaluate` has all scores, of any photos."""
-        found = model.describe(self.look(self.val.lower))
+        found = model.describe(self.look(self.val))
         values = self.consensus.scores([captions[0].text for captions in found], range(len(found)))
         return Evaluation(f"{len(found)} validation photos", [Score.mean("CIDEr-D", values)])
 
@@ -162,7 +164,7 @@ def evaluate(
     texts: list[str] = []
     with torch.inference_mode():
         for i in range(0, len(pictures.files), 64):
-            features = captioner.encoder.upper(pictures.lower[i : i + 64].float())
+            features = captioner.encoder.upper(rows(pictures.lower, slice(i, i + 64)))
             texts += [best[0].text for best in captioner.describe(features, decoding)]
     decoded = time.perf_counter()
     references = [[" ".join(words) for words in photo] for photo in pictures.captions]
@@ -202,7 +204,7 @@ def inspection(
         pictures = load_pictures(photos[:sequences], Path(images), captioner.encoder, mirror=False, live=live)
     nic, vocabulary = captioner.members[0], captioner.vocabulary
     with torch.inference_mode():
-        features = captioner.encoder.upper(pictures.lower.float())
+        features = pooled(captioner.encoder.upper(rows(pictures.lower, slice(None))))
     captions = [
         vocabulary.encode(next((words for words in photo if len(words) > 1), [])) for photo in pictures.captions
     ]
