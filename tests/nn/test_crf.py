@@ -125,3 +125,20 @@ def test_scores_far_apart_stay_finite(crf: LinearChainCRF) -> None:
     lengths = torch.tensor([50, 7])
     found = crf.float()(e, torch.zeros(50, 2, dtype=torch.long), lengths)
     assert found.isfinite().all() and (found.abs() < 1e-6 * 5e4).all()  # of scores of 50,000, in float32
+
+
+def test_decoding_in_a_batch_is_decoding_alone_whatever_the_padding(crf: LinearChainCRF) -> None:
+    """Of many sequences, and with tags that seldom stay: else a wrong step back out of the padding hardly shows."""
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        crf.then.copy_(crf.then.roll(1, 0))
+    lengths = torch.arange(60) % 6 + 1
+    emissions = torch.randn(6, 60, K, dtype=torch.double, generator=draw)
+    padding = torch.arange(6)[:, None] >= lengths
+    noise = 100 * torch.randn(6, 60, K, dtype=torch.double, generator=draw)
+    together = crf.decode(emissions.where(~padding[..., None], noise), lengths)
+    for b, T in enumerate(lengths.tolist()):
+        every = written_out(crf, emissions[:T, b])
+        alone = crf.decode(emissions[:T, b : b + 1], lengths[b : b + 1])[:, 0]
+        assert tuple(alone.tolist()) == max(every, key=every.__getitem__)
+        assert torch.equal(together[:T, b], alone) and (together[T:, b] == alone[-1]).all()
