@@ -24,12 +24,16 @@ DESIGNS = [
     {"attention": "concat", "layers": 2},
     {"attention": "none", "layers": 2, "bidirectional": False},
     {"attention": "none", "feed": "context", "cell": "gru"},
+    {"attention": "general", "copies": True},
+    {"attention": "additive", "feed": "attentional", "copies": True},
 ]
 
 
 def network(**options: Any) -> EncoderDecoder:
     torch.manual_seed(3)
-    made = EncoderDecoder(Design(**{"hidden_size": 6, "embedding_size": 5, **options}), (9, 8))
+    copies = options.get("copies", False)
+    vocabularies = (9, 9) if copies else (9, 8)
+    made = EncoderDecoder(Design(**{"hidden_size": 6, "embedding_size": 5, **options}), vocabularies, shared=copies)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
     return made.double().eval()
@@ -38,6 +42,10 @@ def network(**options: Any) -> EncoderDecoder:
 def batch() -> tuple[Tensor, Tensor]:
     ids = torch.tensor([[4, 5, 6], [7, 8, 2], [4, 2, 0], [6, 0, 0], [2, 0, 0]])
     return ids, torch.tensor([5, 3, 2])
+
+
+def looked_at(ids: Tensor, steps: int) -> Tensor:
+    return ids.t().expand(steps, -1, -1)
 
 
 WORDS = torch.tensor([[1, 1, 1], [4, 5, 6], [7, 4, 4], [5, 6, 0]])
@@ -62,8 +70,8 @@ def test_neither_padding_nor_neighbours_are_seen(options: dict[str, Any]) -> Non
 def test_word_by_word_is_all_at_once(options: dict[str, Any]) -> None:
     made, (ids, lengths) = network(**options), batch()
     memory, state = made.read(ids, lengths)
-    whole = made.logits(made.decode(WORDS, memory, state)[0])
-    step = made.stepper(memory)
+    whole = made.logits(*made.decode(WORDS, memory, state), looked_at(ids, 4))
+    step = made.stepper(memory, ids.t())
     for t, words in enumerate(WORDS):
         logits, state = step(words, state)
         assert torch.allclose(logits, whole[t])
@@ -73,7 +81,7 @@ def test_word_by_word_is_all_at_once(options: dict[str, Any]) -> None:
 def test_every_parameter_learns(options: dict[str, Any]) -> None:
     made, (ids, lengths) = network(**options), batch()
     outputs, weights = made.decode(WORDS, *made.read(ids, lengths))
-    (made.logits(outputs).square().sum() + weights.square().sum()).backward()
+    (made.logits(outputs, weights, looked_at(ids, 4)).square().sum() + weights.square().sum()).backward()
     # an LSTM's bias for what is never fed, and the rest: all must get something
     assert [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -84,12 +92,12 @@ def test_a_wide_beam_finds_what_trying_everything_finds(options: dict[str, Any])
     made, (ids, lengths) = network(**options), batch()
     memory, state = made.read(ids, lengths)
     found = beam_search(
-        made.stepper(memory),
+        made.stepper(memory, ids.t()),
         state,
         batch=3,
         start=START,
         stop=STOP,
-        width=140,
+        width=230,
         n_best=3,
         max_length=3,
         forbidden=(0, 3),
@@ -97,7 +105,7 @@ def test_a_wide_beam_finds_what_trying_everything_finds(options: dict[str, Any])
     for b in range(3):
         every: dict[tuple[int, ...], float] = {}
         for length in range(4):
-            for words in itertools.product((4, 5, 6, 7), repeat=length):
+            for words in itertools.product(range(4, len(made.bias)), repeat=length):
                 said = words if length == 3 else (*words, STOP)
                 every[words] = forced(made, ids[:, b : b + 1], lengths[b : b + 1], said)
         best = sorted(every, key=every.__getitem__, reverse=True)[:3]
@@ -107,8 +115,8 @@ def test_a_wide_beam_finds_what_trying_everything_finds(options: dict[str, Any])
 
 def forced(made: EncoderDecoder, ids: Tensor, lengths: Tensor, said: tuple[int, ...]) -> float:
     """log p(said | ids), by one pass over all of it."""
-    words = torch.tensor([START, *said[:-1]])[:, None]
-    logits = made.logits(made.decode(words, *made.read(ids[: int(lengths)], lengths))[0])[:, 0]
+    words, ids = torch.tensor([START, *said[:-1]])[:, None], ids[: int(lengths)]
+    logits = made.logits(*made.decode(words, *made.read(ids, lengths)), looked_at(ids, len(words)))[:, 0]
     logits[:, [0, START, 3]] = -math.inf
     return float(logits.log_softmax(1).gather(1, torch.tensor(said)[:, None]).sum())
 
@@ -143,3 +151,27 @@ def test_coverage_loss_counts_real_steps_alone() -> None:
 def test_coverage_wants_the_additive_score() -> None:
     with pytest.raises(ConfigError, match=r"coverage: is inside .* \(got attention=general\); attention=additive; set"):
         Design(coverage=True)
+
+
+@torch.no_grad()
+def test_what_is_copied_is_what_was_looked_at() -> None:
+    made, (ids, lengths) = network(copies=True), batch()
+    outputs, weights = made.decode(WORDS, *made.read(ids, lengths))
+    assert made.gate is not None
+    made.gate.weight.zero_()
+    for share in (0.0, 0.3):
+        made.gate.bias.fill_(math.log(share / (1 - share)) if share else -1e4)
+        said = (outputs @ made.target.weight.t() + made.bias).softmax(-1)
+        for t, b, word in itertools.product(range(4), range(3), range(9)):
+            again = sum(float(weights[t, b, j]) for j in range(int(lengths[b])) if ids[j, b] == word)
+            expected = (1 - share) * float(said[t, b, word]) + share * again
+            assert float(made.logits(outputs, weights, looked_at(ids, 4))[t, b, word].exp()) == pytest.approx(expected)
+
+
+def test_copying_wants_attention_one_vocabulary_and_what_was_read() -> None:
+    with pytest.raises(ConfigError, match=r"copies: .* \(got attention=none\); attention=general; set it"):
+        Design(copies=True, attention="none")
+    with pytest.raises(ConfigError, match=r"copies: .* \(got two vocabularies\); one; shared=True"):
+        EncoderDecoder(Design(copies=True), (9, 9))
+    with pytest.raises(ConfigError, match=r"logits: nothing to copy from .* give both"):
+        network(copies=True).logits(torch.zeros(2, 5).double())

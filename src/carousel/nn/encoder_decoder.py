@@ -29,6 +29,7 @@ class Design:
         coverage: the score knows how much each state has been looked at.
         dropout: on vectors of words, between layers, on encoder states and before the output.
         word_dropout: see `Embedding`.
+        copies: words of the source can be said again, see `EncoderDecoder.logits`.
     """
 
     cell: str = "lstm"
@@ -41,12 +42,15 @@ class Design:
     coverage: bool = False
     dropout: float = 0.0
     word_dropout: float = 0.0
+    copies: bool = False
 
     def __post_init__(self) -> None:
         if self.coverage and self.attention != "additive":
             raise ConfigError(
                 f"coverage: is inside the additive score (got attention={self.attention}); attention=additive; set it"
             )
+        if self.copies and self.attention == "none":
+            raise ConfigError("copies: a word to copy is looked at (got attention=none); attention=general; set it")
 
 
 class DecoderState(NamedTuple):
@@ -76,6 +80,10 @@ class EncoderDecoder(nn.Module):
 
     See, Liu and Manning 2017, arXiv:1704.04368v2, eq. 11.
 
+        p(y_t) = (1 - g_t) softmax(E h̃_t + b)_y + g_t Σ_{j: x_j = y} α_tj,    g_t = σ(vᵀ h̃_t + b_g)    that copies
+
+    The same, eq. 9; its g_t is of c_t, s_t and E y_{t-1} rather than of h̃_t. Both sides must be `shared`.
+
     Args:
         vocabularies: of source and target; ids as of `Vocabulary`.
         shared: both have one vocabulary and its vectors.
@@ -93,6 +101,8 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, design: Design, vocabularies: tuple[int, int], *, shared: bool = False) -> None:
         super().__init__()
+        if design.copies and not shared:
+            raise ConfigError("copies: words of the other side (got two vocabularies); one; shared=True, or no copying")
         self.design = design
         E, H = design.embedding_size, design.hidden_size
         self.target = Embedding(vocabularies[1], E, dropout=design.word_dropout)
@@ -113,6 +123,7 @@ class EncoderDecoder(nn.Module):
         self.sees = self.attention is not None or design.feed == "context"
         self.combine = nn.Linear(H + M if self.sees else H, E)
         self.bias = nn.Parameter(torch.zeros(vocabularies[1]))
+        self.gate = nn.Linear(E, 1) if design.copies else None
 
     def encode(self, ids: Tensor, lengths: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
         """The encoder's outputs (S, B, M) and its state, from ids (S, B); one direction can go on from a state."""
@@ -159,18 +170,29 @@ class EncoderDecoder(nn.Module):
             steps.append((output, weights))
         return torch.stack([output for output, _ in steps]), torch.stack([weights for _, weights in steps])
 
-    def stepper(self, memory: Memory) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
-        """A step for `carousel.decoding`, of B inputs or of K rows for each of them, one input's rows side by side."""
+    def stepper(self, memory: Memory, ids: Tensor | None = None) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
+        """A step for `carousel.decoding`, of B inputs or of K rows for each of them, one input's rows side by side.
+
+        ids (B, S): those of the memory, for a network that copies.
+        """
 
         def step(words: Tensor, state: Any) -> tuple[Tensor, Any]:
-            output, _, state = self._advance(self._drop(self.target(words[None])[0]), memory, state)
-            return self.logits(output), state
+            output, weights, state = self._advance(self._drop(self.target(words[None])[0]), memory, state)
+            of = None if ids is None else ids.repeat_interleave(len(words) // len(ids), 0)
+            return self.logits(output, weights, of), state
 
         return step
 
-    def logits(self, outputs: Tensor) -> Tensor:
-        """(..., V) of h̃ (..., E)."""
-        return F.linear(self._drop(outputs), self.target.weight, self.bias)
+    def logits(self, outputs: Tensor, weights: Tensor | None = None, ids: Tensor | None = None) -> Tensor:
+        """(..., V) of h̃ (..., E); where the network copies, of the weights (..., S) and what they look at, too."""
+        logits = F.linear(self._drop(outputs), self.target.weight, self.bias)
+        if self.gate is None:
+            return logits
+        if weights is None or ids is None:
+            raise ConfigError("logits: nothing to copy from (got no weights or no ids); those of the memory; give both")
+        copies, said = torch.sigmoid(self.gate(outputs)), logits.softmax(-1)
+        again = torch.zeros_like(said).scatter_add(-1, ids, weights.to(said.dtype))
+        return ((1 - copies) * said + copies * again).clamp(min=1e-12).log()
 
     def _advance(self, x: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Tensor, DecoderState]:
         if self.design.feed == "context":

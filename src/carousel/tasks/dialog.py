@@ -2,7 +2,8 @@
 
 The network is that of translation, `carousel.nn.EncoderDecoder`, over turns: a one-way encoder reads all that is said,
 its state is carried from turn to turn, and at each turn the decoder starts from it and attends to all of the dialog so
-far. Eric and Manning 2017, arXiv:1701.04024v3, have such an encoder-decoder. Words that nobody has seen are numbered.
+far, whose words it can copy. Eric and Manning 2017, arXiv:1701.04024v3, have such an encoder-decoder. Words that nobody
+has seen are numbered.
 
 Read from top to bottom: settings, what is trained, the trained model.
 """
@@ -62,9 +63,10 @@ class DialogConfig(TrainingConfig):
     embedding_size: int = Field(64, ge=1, le=8192, description="of the word vectors")
     attention: AttentionScore = Field("general", description="how a state is scored; none: only the encoder's last")
     feed: Feed = Field("nothing", description="what of the attention the decoder's next step reads beside the word")
+    copies: bool = Field(True, description="what was read can be said again, by where the attention is")
     dropout: float = Field(0.1, ge=0, lt=1, description="on word vectors, between layers, on states and outputs")
     batch_size: int = Field(16, ge=1, le=65536, description="dialogs a step, of about one length")
-    epochs: int = Field(10, ge=1, le=10_000, description="at most so many times through the training data")
+    epochs: int = Field(20, ge=1, le=10_000, description="at most so many times through the training data")
     learning_rate: float = Field(5e-3, gt=0, le=10, description="the greatest, see `schedule`")
     # so small a recurrence is faster compiled, in float32, than step by step in bfloat16
     mixed_precision: MixedPrecision = Field("off", description="bfloat16 products; auto: where they pay")
@@ -152,9 +154,10 @@ class Conversation:
         read, of, due = batch_of(some)
         words, lengths, targets = teacher_forced([one for dialog in some for one in dialog.answers], LONGEST)
         outputs, _ = model.encode(read.ids, read.lengths)
-        outputs, _ = model.decode(words, *model.remember(outputs[: int(due.max()), of], due))
-        real = torch.arange(len(words)) < lengths[:, None]
-        mean = F.cross_entropy(model.logits(outputs.transpose(0, 1)[real]).float(), targets)
+        outputs, weights = model.decode(words, *model.remember(outputs[: int(due.max()), of], due))
+        row, place = torch.where(torch.arange(len(words)) < lengths[:, None])
+        looked_at = read.ids.t()[of, : weights.shape[2]][row]
+        mean = F.cross_entropy(model.logits(outputs[place, row], weights[place, row], looked_at).float(), targets)
         return Loss(mean, mean.item() * len(targets), len(targets))
 
     def _strange(self, row: int, draw: torch.Generator) -> frozenset[str]:
@@ -260,6 +263,7 @@ class Talk:
     def __init__(self, network: EncoderDecoder, words: NumberedWords) -> None:
         self.network, self.words = network, words
         self.names: dict[str, int] = {}
+        self.read: list[int] = []
         self.outputs: list[Tensor] = []  # (T, 1, M) of each turn
         self.state: Any = None
 
@@ -274,7 +278,7 @@ class Talk:
         with torch.inference_mode():
             outputs = torch.cat(self.outputs)
             memory, state = self.network.remember(outputs, torch.tensor([len(outputs)]))
-            [found] = _written(self.network, memory, state, 1)
+            [found] = _written(self.network, memory, state, torch.tensor([self.read]))
         said = self.words.decode(found, self.names)
         self._read(self.words.said(said, self.names))
         return said
@@ -282,16 +286,19 @@ class Talk:
     def _read(self, ids: list[int]) -> None:
         with torch.inference_mode():
             outputs, self.state = self.network.encode(torch.tensor(ids)[:, None], state=self.state)
+        self.read += ids
         self.outputs.append(outputs)
 
 
-def _written(network: EncoderDecoder, memory: Any, state: Any, batch: int) -> list[Sequence[int]]:
+def _written(network: EncoderDecoder, memory: Any, state: Any, read: Tensor) -> list[Sequence[int]]:
+    """What is said for each row of what was read (B, S)."""
+
     def step(words: Tensor, state: Any) -> tuple[Tensor, Any]:
         logits, state = forward(words, state)
         return logits.index_fill(1, torch.tensor([PAD, UNKNOWN]), float("-inf")), state
 
-    forward = network.stepper(memory)
-    found = greedy_search(step, state, batch=batch, start=START, stop=STOP, max_length=LONGEST)
+    forward = network.stepper(memory, read)
+    found = greedy_search(step, state, batch=len(read), start=START, stop=STOP, max_length=LONGEST)
     return [sentence.words for sentence in found]
 
 
@@ -344,8 +351,9 @@ class Partner:
                 some = [all_of[row] for row in rows]
                 read, of, due = batch_of(some)
                 outputs, _ = self.network.encode(read.ids, read.lengths)
-                start = self.network.remember(outputs[: int(due.max()), of], due)
-                written = iter(_written(self.network, *start, len(of)))
+                longest = int(due.max())
+                start = self.network.remember(outputs[:longest, of], due)
+                written = iter(_written(self.network, *start, read.ids.t()[of, :longest]))
                 for row, one in zip(rows, some, strict=True):
                     found[row] = [self.words.decode(next(written), names) for names in one.names]
         self.network.train(training)
@@ -408,7 +416,7 @@ def load(path: str | Path) -> Partner:
     """Read a partner. Raises `ModelFileError`."""
     tensors, facts = read_model_file(path, NAME)
     with parts_fit(path):
-        config = DialogConfig(**facts.pop("config"))
+        config = DialogConfig(**{"copies": False, **facts.pop("config")})  # older files do not name it
         words = NumberedWords(Vocabulary.from_list(facts.pop("vocabulary")), config.numbers)
         network = config.network(words)
         network.load_state_dict({**tensors, "source.weight": tensors["target.weight"]})
