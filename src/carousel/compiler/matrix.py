@@ -92,7 +92,7 @@ def function(name: str, vectors: int = 0) -> Any:
     return objects.library(objects.text(f"matrix {vectors} {target}", text)).function(name, ctypes.c_void_p)
 
 
-def _begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], pointers: str) -> tuple[Loops, Any]:
+def begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], pointers: str) -> tuple[Loops, Any]:
     """A function of a table, and its words."""
     w = Loops(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name), target)
     (table,) = w.function.args
@@ -106,7 +106,7 @@ def _begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...],
 def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
     lanes, step, rows = target.lanes, vectors * target.lanes, target.rows(vectors)
     multiply = write_product(module, lanes, vectors, step, rows)
-    w, words = _begin(module, target, "multiply", MULTIPLY, "a panels c bias")
+    w, words = begin(module, target, "multiply", MULTIPLY, "a panels c bias")
     a, a_row, a_inner, panels, M, N, K, c, c_row, bias, add = words
     b = w.b
     tile = b.alloca(ir.ArrayType(FLOAT, rows * step))
@@ -136,7 +136,7 @@ def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
 
 def _write_pack(module: ir.Module, target: Target, lay_out: ir.Function) -> None:
     """Lay out the rows of a matrix, in panels of so many (`depth`) rows."""
-    w, (matrix, *sizes, panels) = _begin(module, target, "pack", PACK, "b panels")
+    w, (matrix, *sizes, panels) = begin(module, target, "pack", PACK, "b panels")
     w.b.call(lay_out, [matrix, *sizes, panels])
     w.b.ret_void()
 
@@ -146,7 +146,7 @@ def _write_pack_before(module: ir.Module, target: Target, lay_out: ir.Function) 
 
     Step t, of sizes[t] sequences, had the first sizes[t] of the sizes[t - 1] rows of step t - 1.
     """
-    w, words = _begin(module, target, "pack_before", PACK_BEFORE, "first b sizes panels")
+    w, words = begin(module, target, "pack_before", PACK_BEFORE, "first b sizes panels")
     first, source, by_row, columns, sizes, steps, depth, vectors, step, panels = words
     b, one = w.b, LONG(1)
     row_at, done_at = b.alloca(LONG), b.alloca(LONG)
@@ -167,7 +167,7 @@ def _write_pack_before(module: ir.Module, target: Target, lay_out: ir.Function) 
 
 def _write_sum(module: ir.Module, target: Target) -> None:
     """c (+)= the sum of the rows of a."""
-    w, (a, a_row, rows, columns, c, add) = _begin(module, target, "sum", SUM, "a c")
+    w, (a, a_row, rows, columns, c, add) = begin(module, target, "sum", SUM, "a c")
     b = w.b
     total_at = b.alloca(w.v.type)
     total_at.align = 64

@@ -110,7 +110,7 @@ def _sources() -> str:
     return "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in _WRITERS)
 
 
-_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "plan", "script")
+_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "packing", "plan", "script")
 
 
 def _digest(*parts: str) -> str:

@@ -81,4 +81,29 @@ def reversal(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]
     lengths, starts = alive.sum(0), sizes.cumsum(0) - sizes
     mirrored = (lengths - 1 - torch.arange(T)[:, None]).clamp(min=0)
     rows = (starts[mirrored] + torch.arange(B))[alive].to(device)
-    return lambda packed: packed.index_select(0, rows)
+    return partial(_turned, rows=rows)
+
+
+class _Turned(torch.autograd.Function):
+    """Rows in another order, of which the same order again is the first: so this is its own gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(packed: Tensor, rows: Tensor) -> Tensor:
+        return packed.index_select(0, rows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.rows = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _turned(grad, ctx.rows), None
+
+
+def _turned(packed: Tensor, rows: Tensor) -> Tensor:
+    if not (torch.is_grad_enabled() and packed.requires_grad):
+        return packed.index_select(0, rows)
+    turned: Tensor = _Turned.apply(packed, rows)  # type: ignore[no-untyped-call]
+    return turned

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,7 @@ class Layout:
     shape: tuple[int, int]  # T, B
     sizes: list[int]  # the sequences alive at each step, down to the last with any; none if all live to the end
     order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
-    rows: Tensor | None = None  # (Σ sizes,) where in (T·B, ...) each real step is; None if nothing is padded
+    padded: bool = False
 
     @classmethod
     def of(cls, inputs: Tensor, lengths: Tensor | None) -> Layout:
@@ -162,26 +162,41 @@ class Layout:
             raise ConfigError(f"lengths: out of range (got {outside}); 1 to {T}, the time steps; drop empty sequences")
         if shortest == T:
             return cls((T, B), [B] * T)
-        alive = np.arange(longest)[:, None] < steps[order]
-        rows = (B * np.arange(longest)[:, None] + order)[alive]
-        places = (torch.from_numpy(found).to(inputs.device) for found in (order, rows))
-        return cls((T, B), alive.sum(1).tolist(), *places)
+        ended = np.bincount(steps, minlength=T)[:longest].cumsum()
+        return cls((T, B), (B - ended).tolist(), torch.from_numpy(order).to(inputs.device), padded=True)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(Σ sizes,) where in (T·B, ...) each real step is."""
+        assert self.order is not None, "a batch without padding"
+        B = self.shape[1]
+        alive = torch.arange(B) < torch.tensor(self.sizes)[:, None]
+        places: Tensor = (torch.arange(len(self.sizes))[:, None] * B + self.order.cpu())[alive]
+        return places.to(self.order.device)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """(B,) the place of each sequence in the order."""
+        assert self.order is not None, "a batch in its own order"
+        return self.order.argsort()
 
     def pack(self, padded: Tensor) -> Tensor:
         """(T, B, ...) -> (Σ sizes, ...)."""
-        flat = padded.flatten(0, 1)
-        if self.rows is None:
-            return flat
-        if not torch.is_grad_enabled() and plain(flat):
-            return torch.index_select(flat, 0, self.rows, out=_room(len(self.rows), flat))
-        return _take(flat, self.rows)
+        if not self.padded:
+            return padded.flatten(0, 1)
+        if not (torch.is_grad_enabled() and padded.requires_grad):
+            return _packed(padded, self)
+        packed: Tensor = _Pack.apply(padded, self)  # type: ignore[no-untyped-call]
+        return packed
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
-        if self.rows is not None:
-            T, B = self.shape
-            packed = _put(packed, self.rows, T * B)
-        return packed.view(*self.shape, *packed.shape[1:])
+        if not self.padded:
+            return packed.view(*self.shape, *packed.shape[1:])
+        if not (torch.is_grad_enabled() and packed.requires_grad):
+            return _unpacked(packed, self)
+        padded: Tensor = _Unpack.apply(packed, self)  # type: ignore[no-untyped-call]
+        return padded
 
     def sort(self, state: Any) -> Any:
         """The state with its sequences in the order of packing."""
@@ -189,7 +204,7 @@ class Layout:
 
     def restore(self, state: Any) -> Any:
         """The state with its sequences in their own order: the inverse of `sort`."""
-        return state if self.order is None else _rows(state, self.order.argsort())
+        return state if self.order is None else _rows(state, self.inverse)
 
 
 def _room(rows: int, like: Tensor) -> Tensor:
@@ -207,63 +222,58 @@ def _room(rows: int, like: Tensor) -> Tensor:
 _KEPT = threading.local()
 
 
-class _Take(torch.autograd.Function):
-    """Rows of a matrix, of which each is taken at most once: so their gradient is put back, not added up."""
+class _Pack(torch.autograd.Function):
+    """Each row is taken at most once: so gradients are put back, not added up."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rows: Tensor) -> Tensor:
-        return x.index_select(0, rows)
+    def forward(padded: Tensor, layout: Layout) -> Tensor:
+        return _packed(padded, layout)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, rows = inputs
-        ctx.total = len(x)
-        ctx.save_for_backward(rows)
+        ctx.layout = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (rows,) = ctx.saved_tensors
-        return _put(grad, rows, ctx.total), None
+        return ctx.layout.unpack(grad), None
 
 
-def _take(x: Tensor, rows: Tensor) -> Tensor:
-    """x[rows]."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _Take.forward(x, rows)
-    taken: Tensor = _Take.apply(x, rows)  # type: ignore[no-untyped-call]
-    return taken
-
-
-class _Put(torch.autograd.Function):
-    """The other way: so many rows of zeros, but for those that come from x."""
-
+class _Unpack(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, rows: Tensor, total: int) -> Tensor:
-        whole = x.new_zeros(total, *x.shape[1:])
-        if not plain(x):
-            return whole.index_copy_(0, rows, x)
-        whole.numpy()[rows.numpy()] = x.numpy()  # half the time of `index_copy_`
-        return whole
+    def forward(packed: Tensor, layout: Layout) -> Tensor:
+        return _unpacked(packed, layout)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
+        ctx.layout = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (rows,) = ctx.saved_tensors
-        return _take(grad, rows), None, None
+        return ctx.layout.pack(grad), None
 
 
-def _put(x: Tensor, rows: Tensor, total: int) -> Tensor:
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _Put.forward(x.detach(), rows, total)
-    put: Tensor = _Put.apply(x, rows, total)  # type: ignore[no-untyped-call]
-    return put
+def _packed(padded: Tensor, layout: Layout) -> Tensor:
+    if layout.order is not None and padded.dim() == 3 and plain(padded) and padded.stride(2) == 1:
+        from carousel.compiler.packing import pack  # loads LLVM
+
+        rows = sum(layout.sizes)
+        into = padded.new_empty(rows, padded.shape[2]) if torch.is_grad_enabled() else _room(rows, padded[0])
+        return pack(padded, layout.order, layout.sizes, into)
+    return padded.flatten(0, 1).index_select(0, layout.rows)
+
+
+def _unpacked(packed: Tensor, layout: Layout) -> Tensor:
+    T, B = layout.shape
+    if layout.order is not None and packed.dim() == 2 and plain(packed):
+        from carousel.compiler.packing import unpack  # loads LLVM
+
+        return unpack(packed.contiguous(), layout.order, layout.sizes, packed.new_empty(T, B, packed.shape[1]))
+    whole = packed.new_zeros(T * B, *packed.shape[1:]).index_copy(0, layout.rows, packed)
+    return whole.view(T, B, *packed.shape[1:])
 
 
 def _rows(state: Any, rows: Tensor) -> Any:
