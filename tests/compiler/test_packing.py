@@ -28,10 +28,10 @@ def ragged(seed: int) -> tuple[Tensor, Layout]:
 def test_a_packed_batch_is_its_rows_in_order(seed: int) -> None:
     padded, layout = ragged(seed)
     wanted = padded.flatten(0, 1).index_select(0, layout.rows)
-    assert layout.order is not None
-    got = packing.pack(padded, layout.order, layout.sizes, torch.full_like(wanted, torch.inf))
+    assert layout.places is not None
+    got = packing.pack(padded, layout.places, layout.sizes, torch.full_like(wanted, torch.inf))
     assert torch.equal(got, wanted)
-    back = packing.unpack(got, layout.order, layout.sizes, torch.full(padded.shape, torch.inf))
+    back = packing.unpack(got, layout.places, layout.sizes, torch.full(padded.shape, torch.inf))
     assert torch.equal(back, padded.nan_to_num(0.0))
 
 

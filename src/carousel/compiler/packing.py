@@ -22,32 +22,34 @@ from carousel.compiler import matrix, objects
 from carousel.compiler.arithmetic import LONG
 from carousel.compiler.blocks import Loops, Target
 
+Numbers = np.ndarray[Any, Any]  # 64-bit integers
+
 # The words of each table, in order.
 PACK = ("padded", "by_step", "by_sequence", "order", "sizes", "steps", "width", "packed")
 UNPACK = ("padded", "by_step", "by_sequence", "order", "sizes", "steps", "width", "packed", "batch")
 
 
-def pack(padded: Tensor, order: Tensor, sizes: Sequence[int], into: Tensor) -> Tensor:
+def pack(padded: Tensor, order: Numbers, sizes: Sequence[int], into: Tensor) -> Tensor:
     """The real steps of a padded batch.
 
     >>> import torch
     >>> padded = torch.tensor([[[1.0], [2.0]], [[0.0], [3.0]]])
-    >>> pack(padded, torch.tensor([1, 0]), [2, 1], torch.empty(3, 1))[:, 0]
+    >>> pack(padded, np.array([1, 0]), [2, 1], torch.empty(3, 1))[:, 0]
     tensor([2., 1., 3.])
     """
     alive = np.asarray(sizes)
     matrix.call(
-        _function("pack"), padded.data_ptr(), padded.stride(0), padded.stride(1), order.data_ptr(),
+        _function("pack"), padded.data_ptr(), padded.stride(0), padded.stride(1), _address(order),
         _address(alive), len(sizes), padded.shape[2], into.data_ptr(),
     )  # fmt: skip
     return into
 
 
-def unpack(packed: Tensor, order: Tensor, sizes: Sequence[int], into: Tensor) -> Tensor:
+def unpack(packed: Tensor, order: Numbers, sizes: Sequence[int], into: Tensor) -> Tensor:
     """The same in a batch (T, B, w), with zeros for padding.
 
     >>> import torch
-    >>> unpack(torch.tensor([[2.0], [1.0], [3.0]]), torch.tensor([1, 0]), [2, 1], torch.empty(3, 2, 1))[..., 0]
+    >>> unpack(torch.tensor([[2.0], [1.0], [3.0]]), np.array([1, 0]), [2, 1], torch.empty(3, 2, 1))[..., 0]
     tensor([[1., 2.],
             [0., 3.],
             [0., 0.]])
@@ -56,13 +58,13 @@ def unpack(packed: Tensor, order: Tensor, sizes: Sequence[int], into: Tensor) ->
     alive = np.zeros(T, np.int64)
     alive[: len(sizes)] = sizes
     matrix.call(
-        _function("unpack"), into.data_ptr(), into.stride(0), into.stride(1), order.data_ptr(), _address(alive), T,
+        _function("unpack"), into.data_ptr(), into.stride(0), into.stride(1), _address(order), _address(alive), T,
         width, packed.data_ptr(), B,
     )  # fmt: skip
     return into
 
 
-def _address(numbers: np.ndarray[Any, Any]) -> int:
+def _address(numbers: Numbers) -> int:
     address: int = numbers.__array_interface__["data"][0]
     return address
 

@@ -143,7 +143,7 @@ class Layout:
     shape: tuple[int, int]  # T, B
     sizes: list[int]  # the sequences alive at each step, down to the last with any; none if all live to the end
     order: Tensor | None = None  # (B,) the sequences, longest first; None if nothing is padded
-    padded: bool = False
+    places: np.ndarray[Any, Any] | None = None  # the same as numbers, where there is padding
 
     @classmethod
     def of(cls, inputs: Tensor, lengths: Tensor | None) -> Layout:
@@ -163,16 +163,15 @@ class Layout:
         if shortest == T:
             return cls((T, B), [B] * T)
         ended = np.bincount(steps, minlength=T)[:longest].cumsum()
-        return cls((T, B), (B - ended).tolist(), torch.from_numpy(order).to(inputs.device), padded=True)
+        return cls((T, B), (B - ended).tolist(), torch.from_numpy(order).to(inputs.device), order)
 
     @cached_property
     def rows(self) -> Tensor:
         """(Σ sizes,) where in (T·B, ...) each real step is."""
-        assert self.order is not None, "a batch without padding"
-        B = self.shape[1]
-        alive = torch.arange(B) < torch.tensor(self.sizes)[:, None]
-        places: Tensor = (torch.arange(len(self.sizes))[:, None] * B + self.order.cpu())[alive]
-        return places.to(self.order.device)
+        assert self.order is not None and self.places is not None, "a batch without padding"
+        B, sizes = self.shape[1], np.asarray(self.sizes)[:, None]
+        rows = (B * np.arange(len(sizes))[:, None] + self.places)[np.arange(B) < sizes]
+        return torch.from_numpy(rows).to(self.order.device)
 
     @cached_property
     def inverse(self) -> Tensor:
@@ -182,7 +181,7 @@ class Layout:
 
     def pack(self, padded: Tensor) -> Tensor:
         """(T, B, ...) -> (Σ sizes, ...)."""
-        if not self.padded:
+        if self.places is None:
             return padded.flatten(0, 1)
         if not (torch.is_grad_enabled() and padded.requires_grad):
             return _packed(padded, self)
@@ -191,7 +190,7 @@ class Layout:
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(Σ sizes, ...) -> (T, B, ...), zero in the padding."""
-        if not self.padded:
+        if self.places is None:
             return packed.view(*self.shape, *packed.shape[1:])
         if not (torch.is_grad_enabled() and packed.requires_grad):
             return _unpacked(packed, self)
@@ -257,21 +256,21 @@ class _Unpack(torch.autograd.Function):
 
 
 def _packed(padded: Tensor, layout: Layout) -> Tensor:
-    if layout.order is not None and padded.dim() == 3 and plain(padded) and padded.stride(2) == 1:
+    if layout.places is not None and padded.dim() == 3 and plain(padded) and padded.stride(2) == 1:
         from carousel.compiler.packing import pack  # loads LLVM
 
         rows = sum(layout.sizes)
         into = padded.new_empty(rows, padded.shape[2]) if torch.is_grad_enabled() else _room(rows, padded[0])
-        return pack(padded, layout.order, layout.sizes, into)
+        return pack(padded, layout.places, layout.sizes, into)
     return padded.flatten(0, 1).index_select(0, layout.rows)
 
 
 def _unpacked(packed: Tensor, layout: Layout) -> Tensor:
     T, B = layout.shape
-    if layout.order is not None and packed.dim() == 2 and plain(packed):
+    if layout.places is not None and packed.dim() == 2 and plain(packed):
         from carousel.compiler.packing import unpack  # loads LLVM
 
-        return unpack(packed.contiguous(), layout.order, layout.sizes, packed.new_empty(T, B, packed.shape[1]))
+        return unpack(packed.contiguous(), layout.places, layout.sizes, packed.new_empty(T, B, packed.shape[1]))
     whole = packed.new_zeros(T * B, *packed.shape[1:]).index_copy(0, layout.rows, packed)
     return whole.view(T, B, *packed.shape[1:])
 
