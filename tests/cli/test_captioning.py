@@ -68,6 +68,22 @@ def test_train_leaves_a_run_folder(trained: Path) -> None:
     assert len((trained / "run/log.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_similarity_model_is_trained_and_says_how_well_it_finds(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAROUSEL_CACHE", str(trained / "cache"))
+    data, photos, run = str(trained / "captions.csv"), str(trained / "photos"), str(trained / "similar")
+    sizes = [word for setting in ("size=8", "maps=8", "batch_size=4", "epochs=2") for word in ("--set", setting)]
+    assert main(["train", data, "--images", photos, "--task", "similarity", "--run", run, *sizes]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", data, "--images", photos, "--model", run]) == 0
+    first, *scores = capsys.readouterr().out.splitlines()
+    assert first.startswith("4 test photos, 4 captions; median rank: caption for a photo ")
+    assert [line.split(" in %")[0] for line in scores] == [
+        f"{way}: R@{k}" for way in ("caption for a photo", "photo for a caption") for k in (1, 10)
+    ]
+
+
 def test_a_learning_rate_is_looked_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAROUSEL_CACHE", str(trained / "cache"))
     more = ["--lr-find", "--set", "optimiser=nadam", "--set", "clipping=adaptive", "--set", "initialisation=orthogonal"]

@@ -12,6 +12,7 @@ from carousel.errors import ConfigError
 
 if TYPE_CHECKING:
     from carousel.tasks.captioning import CaptionEvaluation
+    from carousel.tasks.task import Evaluation
 
 
 def evaluate(
@@ -42,13 +43,12 @@ def evaluate(
     import torch
 
     from carousel.tasks import verbs
+    from carousel.tasks.task import Evaluation
 
     if threads is not None:
         torch.set_num_threads(threads)
     if images is None:
-        scores = verbs.evaluate(data, model=model, split=split)  # type: ignore[arg-type]
-        facts = {score.name: score.estimate._asdict() for score in scores.scores}
-        print(json.dumps(facts) if as_json else "\n".join([scores.about, *map(str, scores.scores)]))
+        _print(verbs.evaluate(data, model=model, split=split), as_json)  # type: ignore[arg-type]
         return
     from carousel.captioning import Decoding
     from carousel.training import write_atomically
@@ -62,10 +62,18 @@ def evaluate(
         decoding=Decoding(beam=beam, length_normalisation=length_normalisation),
         seed=seed,
     )
+    if isinstance(found, Evaluation):
+        _print(found, as_json)
+        return
     if output is not None:
         lines = (json.dumps({"file": file, "caption": text}) + "\n" for file, text in found.captions.items())
         write_atomically(output, "".join(lines).encode())
     print(json.dumps(_facts(found)) if as_json else _table(found))
+
+
+def _print(found: Evaluation, as_json: bool) -> None:
+    facts = {score.name: score.estimate._asdict() for score in found.scores}
+    print(json.dumps(facts) if as_json else "\n".join([found.about, *map(str, found.scores)]))
 
 
 NAMES = {

@@ -123,6 +123,12 @@ def _captioning() -> Task:
     return captioning.TASK
 
 
+def _similarity() -> Task:
+    from carousel.tasks import similarity
+
+    return similarity.TASK
+
+
 def _translate() -> Task:
     from carousel.tasks import translate
 
@@ -156,6 +162,7 @@ def _tag() -> Task:
 # Every task, loaded when it is asked for. What comes first is asked first whether some data is for it.
 TASKS: Mapping[str, Callable[[], Task]] = {
     "captioning": _captioning,
+    "similarity": _similarity,
     "tag": _tag,
     "translate": _translate,
     "dialog": _dialog,

@@ -177,12 +177,16 @@ def evaluate(
 ) -> Any:
     """How good a model is on one split of some data.
 
-    Of captions with photos, see `carousel.tasks.captioning.evaluate`, which takes `options`; without a model that is
-    the one that ships. Of all others an `Evaluation`.
+    Of a captioner see `carousel.tasks.captioning.evaluate`, which takes `options`; for captions with photos the model
+    is by default the one that ships. Of all others an `Evaluation`.
     """
     if images is not None:
         from carousel.tasks import captioning  # which imports this module
 
+        if isinstance(model, str | Path) and model_task(model_path(model)) == "similarity":
+            source = Source(Path(data), images=Path(images), lists=options.get("lists") or {})
+            with progress or LiveProgress() as live:
+                return load(model).evaluate(source, split, live)
         if model is not None:
             options["model"] = model_path(model) if isinstance(model, str | Path) else model
         return captioning.evaluate(data, images, split=split, progress=progress, **options)
