@@ -1,0 +1,170 @@
+"""Which candidate becomes the caption: a linear score over what is known of each, its weights tuned for the metric."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from carousel.captioning.candidates import Candidate
+
+Floats = NDArray[np.float64]
+
+
+class Ranked(NamedTuple):
+    """What the ranking knows of a candidate."""
+
+    similarity: float  # its cosine with the photo, of the similarity model
+    logprob: float
+    logprob_per_word: float  # its end counts as a word
+    length: float  # in words
+    log_rank: float  # of its place in the language model's list, from 1
+    covered: float  # detected concepts that it says
+    agreement: float  # with the others of the list, see `agreement`
+
+
+def ranked(candidates: Sequence[Candidate], similarity: ArrayLike) -> Floats:
+    """The rows `Ranked` (n, 7) of one photo's candidates, whose cosines with it are `similarity` (n,)."""
+    agreed = agreement([candidate.words for candidate in candidates])
+    cosine = np.asarray(similarity, dtype=np.float64)
+    rows = [
+        Ranked(
+            similarity=cosine[k],
+            logprob=c.logprob,
+            logprob_per_word=c.logprob / (len(c.words) + 1),
+            length=len(c.words),
+            log_rank=np.log(c.rank + 1),
+            covered=c.covered,
+            agreement=agreed[k],
+        )
+        for k, c in enumerate(candidates)
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(Ranked._fields))
+
+
+def agreement(sentences: Sequence[Sequence[str]]) -> Floats:
+    """How much each sentence has in common with the others: what most of a list say is less likely an error.
+
+        a_i = mean over j ≠ i of (dice_1(i, j) + dice_2(i, j)) / 2,   dice_n = 2 |shared n-grams| / |n-grams of both|
+
+    A sentence's expected likeness to the truth where the others are draws of it, as in minimum Bayes risk decoding
+    (Kumar and Byrne 2004). Alone it is 0.
+
+    >>> agreement([["a", "dog"], ["a", "dog"], ["a", "cat"]]).round(3).tolist()
+    [0.625, 0.625, 0.25]
+    """
+    bags = [[Counter(zip(*(words[i:] for i in range(n)), strict=False)) for n in (1, 2)] for words in sentences]
+    n = len(sentences)
+    alike = np.zeros((n, n))
+    for i in range(n):
+        for j in range(i):
+            alike[i, j] = alike[j, i] = sum(map(_dice, bags[i], bags[j])) / 2
+    found: Floats = alike.sum(1) / max(1, n - 1)
+    return found
+
+
+def _dice(first: Counter[tuple[str, ...]], second: Counter[tuple[str, ...]]) -> float:
+    size = first.total() + second.total()
+    return 2 * sum(min(times, second[gram]) for gram, times in first.items()) / size if size else 0.0
+
+
+def best(features: Floats, weights: Floats) -> int:
+    """The place of the candidate with the greatest score ``features @ weights``; of equals the first."""
+    return int((features @ weights).argmax())
+
+
+def envelope(offsets: Floats, slopes: Floats) -> tuple[list[int], list[float]]:
+    """Which of the lines ``offsets + t slopes`` is the greatest as t grows from -∞ to ∞, and at which t it changes.
+
+    >>> envelope(np.array([0.0, 1.0, 0.0]), np.array([-1.0, 0.0, 1.0]))
+    ([0, 1, 2], [-1.0, 1.0])
+    """
+    order = np.lexsort((np.arange(len(slopes)), -offsets, slopes)).tolist()
+    on_top: list[int] = []
+    since: list[float] = []
+    for line in order:
+        if on_top and slopes[on_top[-1]] == slopes[line]:
+            continue  # a parallel below it, or its equal
+        while on_top:
+            meets = (offsets[on_top[-1]] - offsets[line]) / (slopes[line] - slopes[on_top[-1]])
+            if not since or meets > since[-1]:
+                since.append(float(meets))
+                break
+            on_top.pop()
+            since.pop()
+        on_top.append(line)
+    return on_top, since
+
+
+def line_search(
+    lists: Sequence[Floats], values: Sequence[Floats], weights: Floats, direction: Floats
+) -> tuple[float, float]:
+    """The step along `direction` after which the candidates chosen have the greatest sum of values, and that sum.
+
+    Exact: between two steps at which some list's best candidate changes the sum is constant, and all such intervals are
+    looked at. The middle of the best one is taken, 1 beyond the last change where it has no end.
+
+    Och 2003, "Minimum error rate training in statistical machine translation", section 4.
+    """
+    changes: list[tuple[float, float]] = []
+    total = 0.0
+    for features, value in zip(lists, values, strict=True):
+        on_top, since = envelope(features @ weights, features @ direction)
+        total += value[on_top[0]]
+        changes += [
+            (t, value[after] - value[before]) for t, before, after in zip(since, on_top[:-1], on_top[1:], strict=True)
+        ]
+    if not changes:
+        return 0.0, total
+    at, gain = np.array(sorted(changes)).T
+    edges, last = np.unique(at, return_index=True)
+    sums = total + np.concatenate([[0.0], np.add.reduceat(gain, last).cumsum()])
+    k = int(sums.argmax())
+    low, high = (edges[k - 1] if k else None), (edges[k] if k < len(edges) else None)
+    if low is None or high is None:
+        return float(edges[0] - 1 if low is None else edges[-1] + 1), float(sums[k])
+    return float((low + high) / 2), float(sums[k])
+
+
+def tuned(
+    lists: Sequence[Floats], values: Sequence[Floats], *, seed: int = 0, restarts: int = 8, extra: int = 4
+) -> Floats:
+    """Weights (F,) with which the best-scored candidates have the greatest sum of values found.
+
+        for each start: repeat: for every coordinate and `extra` random directions: exact line search; take the best
+        step; until no step gains
+
+    Starts are the first candidate of each list being the best (the rank alone) and random weights. Features are
+    compared in units of their deviations over all candidates; a feature that does not vary gets no weight.
+
+    Args:
+        lists: (n, F) features of each photo's candidates.
+        values: (n,) what choosing each is worth, such as its CIDEr-D.
+    """
+    draw = np.random.default_rng(seed)
+    every = np.concatenate(lists)
+    spread = every.std(0)
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-12)
+    scaled = [features * scale for features in lists]
+    size = every.shape[1]
+    starts = [np.eye(size)[k] for k in range(size) if scale[k]][:1] + [draw.normal(size=size) for _ in range(restarts)]
+    found = [_ascended(scaled, values, start, draw, extra) for start in starts]
+    weights: Floats = scale * max(found, key=lambda pair: pair[1])[0]
+    return weights
+
+
+def _ascended(
+    lists: Sequence[Floats], values: Sequence[Floats], weights: Floats, draw: np.random.Generator, extra: int
+) -> tuple[Floats, float]:
+    reached = sum(value[best(features, weights)] for features, value in zip(lists, values, strict=True))
+    while True:
+        directions = [*np.eye(len(weights)), *draw.normal(size=(extra, len(weights)))]
+        steps = [(*line_search(lists, values, weights, direction), direction) for direction in directions]
+        step, total, direction = max(steps, key=lambda found: found[1])
+        if total <= reached + 1e-9:
+            return weights, reached
+        weights, reached = weights + step * direction, total
+        weights = weights / np.linalg.norm(weights)
