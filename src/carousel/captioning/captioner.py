@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.entities import Entities
 from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
@@ -199,12 +200,14 @@ class PhotoCaptions(NamedTuple):
     file: str
     captions: list[Caption]
     error: str | None = None
+    entities: Entities | None = None  # with a gallery: whom and what of it the photo shows
 
     def as_json(self) -> dict[str, Any]:
         """As ``carousel caption --json`` prints it."""
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        return {"file": self.file, "captions": [caption.as_json() for caption in self.captions]}
+        found: dict[str, Any] = {"file": self.file, "captions": [caption.as_json() for caption in self.captions]}
+        return found | ({"entities": self.entities.as_json()} if self.entities else {})
 
 
 def caption_photos(

@@ -21,6 +21,7 @@ from carousel.cli import (
     compare,
     doctor,
     evaluate,
+    gallery,
     generate,
     init,
     inspect,
@@ -33,6 +34,7 @@ from carousel.errors import CarouselError
 # Every verb, in the order in which `carousel --help` lists them: one line here and one file beside this one.
 VERBS = (
     caption.caption,
+    gallery.gallery,
     train.train,
     predict.predict,
     chat.chat,

@@ -57,6 +57,12 @@ def caption(
         typer.Option("--no-repeat", min=0, max=20, help="No run of this many words twice in a sentence; 0 allows all."),
     ] = 0,
     model: Annotated[Path | None, typer.Option("--model", help="A model file; by default the one that ships.")] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(
+            "--gallery", metavar="DIR", help="Name the people and landmarks of a gallery; see carousel gallery."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a photo.")] = False,
     report: Annotated[
         Path | None,
@@ -67,8 +73,11 @@ def caption(
     if sample and beam is not None:
         raise ConfigError("--beam: has no meaning with --sample (got both); one of the two; leave one out")
     from carousel.captioning import SHIPPED, Captioner, Decoding, caption_photos
+    from carousel.captioning.entities import with_entities
+    from carousel.captioning.gallery import Gallery
     from carousel.vision.photo import find_photos
 
+    known = Gallery.load(gallery) if gallery is not None else None
     captioner = Captioner.load(model or SHIPPED)
     decoding = Decoding(
         n=n,
@@ -87,6 +96,8 @@ def caption(
     failed = False
     for result in caption_photos(captioner, files, decoding, batch_size=1 if streamed else 8):
         failed |= result.error is not None
+        if known is not None:
+            result = with_entities(result, known)
         _print(result, as_json)
         if report is not None:
             results.append(result)

@@ -102,6 +102,11 @@ class _Line(NamedTuple):
     share: float
     novel: bool
 
+    @property
+    def named(self) -> bool:
+        """Whether names stand in the text where the model had other words."""
+        return bool(self.words) and self.text != " ".join(word for word, _ in self.words)
+
 
 def _card(photo: PhotoResult) -> _Card:
     name = Path(photo.file).name or str(photo.file)

@@ -26,6 +26,8 @@ from carousel.captioning import (
     rows,
     teacher_forced,
 )
+from carousel.captioning.entities import entities_in
+from carousel.captioning.gallery import Gallery
 from carousel.captioning.pictures import load_pictures, training_set
 from carousel.captioning.training import CaptioningTask
 from carousel.data.captions import Split, read_captions
@@ -172,14 +174,25 @@ def evaluate(
     return CaptionEvaluation(scores, dict(zip(pictures.files, texts, strict=True)), looked - began, decoded - looked)
 
 
-def caption(photo: str | Path, *, model: str | Path | Captioner = SHIPPED, **decoding: Any) -> list[Caption]:
+def caption(
+    photo: str | Path,
+    *,
+    model: str | Path | Captioner = SHIPPED,
+    gallery: str | Path | Gallery | None = None,
+    **decoding: Any,
+) -> list[Caption]:
     """Captions of one photo, best first; by default the likeliest one of the model that ships.
 
-    `decoding` is any field of `Decoding`: ``n=5``, ``sample=True, temperature=0.8, seed=1``, ``beam=10`` ... Raises
-    `PhotoError`. To caption many photos load the model once: ``caption_photos(Captioner.load(), files)``.
+    `decoding` is any field of `Decoding`: ``n=5``, ``sample=True, temperature=0.8, seed=1``, ``beam=10`` ... A
+    `gallery` puts names to people and landmarks. Raises `PhotoError`, and for a gallery what its `load` raises. To
+    caption many photos load the model once: ``caption_photos(Captioner.load(), files)``.
     """
     captioner = model if isinstance(model, Captioner) else Captioner.load(model)
-    return captioner.caption(read_photo(photo)[None], Decoding(**decoding))[0]
+    captions = captioner.caption(read_photo(photo)[None], Decoding(**decoding))[0]
+    if gallery is None:
+        return captions
+    seen = entities_in(photo, gallery if isinstance(gallery, Gallery) else Gallery.load(gallery))
+    return [seen.name(caption) for caption in captions]
 
 
 def inspection(

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,30 @@ def read_photo(source: str | Path | bytes, size: int = 224, *, name: str | None 
         >>> tuple(photo.shape), photo.unique()
         ((3, 4, 4), tensor([200], dtype=torch.uint8))
     """
+    return _read(source, lambda width, height: (size, size), name)
+
+
+def read_upright(source: str | Path | bytes, longest: int, *, enlarge: int = 1, name: str | None = None) -> Tensor:
+    """Read one photo as `read_photo` does, but with its own aspect ratio: 8-bit RGB ``(3, H, W)``.
+
+    Its longer side becomes ``longest`` pixels, or ``enlarge`` times what it was where that is less.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> Image.new("L", (640, 480), color=200).save(file, "PNG")
+        >>> tuple(read_upright(file.getvalue(), 320).shape), tuple(read_upright(file.getvalue(), 9999).shape)
+        ((3, 240, 320), (3, 480, 640))
+    """
+
+    def shape(width: int, height: int) -> tuple[int, int]:
+        scale = min(longest / max(width, height), enlarge)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    return _read(source, shape, name)
+
+
+def _read(source: str | Path | bytes, shape: Callable[[int, int], tuple[int, int]], name: str | None) -> Tensor:
+    """Read one photo; `shape` says from its stored width and height which ones are wanted."""
     if isinstance(source, bytes):
         name, content = name or "photo", source
     else:
@@ -73,7 +97,7 @@ def read_photo(source: str | Path | bytes, size: int = 224, *, name: str | None 
     image, orientation = _open(content, name)
     # A decoder meets hostile bytes here: whatever it raises means that this one picture is broken.
     try:
-        pixels = _square(image, size)
+        pixels = _resized(image, shape(image.width, image.height))
     except Exception as error:
         raise PhotoError(
             f"{name}: the picture is damaged (got {_reason(error)}); a complete file is needed; "
@@ -163,17 +187,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    """Decode and squeeze to RGB ``size`` x ``size``."""
+def _resized(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """Decode and squeeze to RGB of this width and height."""
     # A large JPEG is decoded at a fraction of its size, much faster; twice the target leaves bicubic enough to do.
-    image.draft(None, (2 * size, 2 * size))
+    image.draft(None, (2 * shape[0], 2 * shape[1]))
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16 bits to 255 instead of scaling them.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if not image.has_transparency_data:
-        return image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-    image = image.convert("RGBA").resize((size, size), Image.Resampling.BICUBIC)
-    return Image.alpha_composite(Image.new("RGBA", (size, size), "white"), image).convert("RGB")
+        return image.convert("RGB").resize(shape, Image.Resampling.BICUBIC)
+    image = image.convert("RGBA").resize(shape, Image.Resampling.BICUBIC)
+    return Image.alpha_composite(Image.new("RGBA", shape, "white"), image).convert("RGB")
 
 
 def _too_many_pixels(name: str, got: str) -> PhotoError:
