@@ -26,14 +26,16 @@ from typing import Any, Literal, NamedTuple
 from carousel.data.captions import SPLITS, Split
 from carousel.data.conll import SUFFIXES, conll_rows, sniff_conll
 from carousel.data.delimited import Dialect, delimited_rows, sniff
+from carousel.data.rolls import keys_of, read_rolls
 from carousel.data.text_file import first_bytes, read_text, text_lines
 from carousel.errors import DataError
 
-Kind = Literal["delimited", "json", "parquet", "conll", "text", "parallel", "folders"]
+Kind = Literal["delimited", "json", "parquet", "rolls", "conll", "text", "parallel", "folders"]
 NAMES = {
     "delimited": "a table",
     "json": "JSON Lines",
     "parquet": "Parquet",
+    "rolls": "piano rolls",
     "conll": "CoNLL columns",
     "text": "plain text",
     "parallel": "parallel text",
@@ -152,6 +154,8 @@ def _file(path: Path, split: Split | None = None) -> Table:
     suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
     if begins.startswith(b"PAR1"):
         return Table(path, "parquet", _parquet_columns(path), part)
+    if begins[126:128] == b"IM":  # of MATLAB 5
+        return Table(path, "rolls", ("keys", "split"), part)
     if begins.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         objects = islice(_json(Table(path, "json", (), part), part[0]), 100)
         return Table(path, "json", tuple(dict.fromkeys(name for _, one in objects for name in one)), part)
@@ -305,6 +309,12 @@ def _parquet(table: Table, part: Part) -> Rows:
             yield f"{part.files[0]}:{number}", row
 
 
+def _rolls(table: Table, part: Part) -> Rows:
+    for split, pieces in read_rolls(part.files[0]).items():
+        for number, piece in enumerate(pieces, start=1):
+            yield f"{part.files[0]}: {split} {number}", {"keys": keys_of(piece), "split": split}
+
+
 def _parquet_columns(path: Path) -> tuple[str, ...]:
     return tuple(_parquet_file(path).schema_arrow.names)
 
@@ -334,4 +344,5 @@ READERS = {
     "parallel": _parallel,
     "folders": _folders,
     "parquet": _parquet,
+    "rolls": _rolls,
 }

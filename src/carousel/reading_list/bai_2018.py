@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from carousel.data.rolls import KEYS
 from carousel.nn import Recurrent
 from carousel.reading_list.experiment import Condition, Experiment, Outcome, first_weights, judged
-from carousel.tasks.chorales import KEYS, Chorales
+from carousel.tasks.chorales import Chorales
 from carousel.tasks.problem import SequenceModel
 
 PAPER = "Bai, Kolter and Koltun 2018, arXiv:1803.01271v2, table 1"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from carousel.data.rolls import KEYS
 from carousel.nn import Recurrent
 from carousel.reading_list.experiment import Condition, Experiment, Outcome, first_weights, judged
-from carousel.tasks.chorales import KEYS, Chorales
+from carousel.tasks.chorales import Chorales
 from carousel.tasks.problem import SequenceModel
 from carousel.training.seeding import generator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from carousel.data.matlab import read_cells
-from carousel.errors import DataError
+from carousel.data.rolls import KEYS, read_rolls
 from carousel.tasks.problem import Examples, Held, Tally, drawn, padded
-
-KEYS = 88
-PARTS = {"train": "traindata", "val": "validdata", "test": "testdata"}
 
 
 class Chorales:
@@ -40,14 +36,7 @@ class Chorales:
 
     def __init__(self, data: str | Path, batch_size: int = 16) -> None:
         path = Path(data) / "JSB_Chorales.mat" if Path(data).is_dir() else Path(data)
-        found, self.batch_size = read_cells(path), batch_size
-        for name in PARTS.values():
-            if not found.get(name) or any(piece.shape[1:] != (KEYS,) or len(piece) < 2 for piece in found[name]):
-                raise DataError(
-                    f"{path}: no piano rolls in {name!r} (got {', '.join(found) or 'nothing'}); matrices of 88 columns "
-                    f"in {', '.join(PARTS.values())}; take the sets of Boulanger-Lewandowski"
-                )
-        self.pieces = {split: found[name] for split, name in PARTS.items()}
+        self.pieces, self.batch_size = read_rolls(path), batch_size
         self.about = f"{path.stem.replace('_', ' ')}, the next frame; negative log-likelihood in nats, less is better"
         self.held_out = cache(self._held_out)
 
@@ -71,19 +60,24 @@ class Chorales:
 
     def baselines(self) -> dict[str, float]:
         """Each key as often as it sounds in training; and each as often as it sounds, or not, after having done so."""
-        before, after = (torch.cat([piece[k : len(piece) - 1 + k] for piece in self.pieces["train"]]) for k in (0, 1))
-        often = _probability(after.sum(0), len(after))
-        held = _probability((before * after).sum(0), before.sum(0))
-        struck = _probability(((1 - before) * after).sum(0), (1 - before).sum(0))
         [test] = self.held_out("test")
-        was_on = test.inputs
-        guesses = {
-            "each key's frequency": often.expand_as(was_on),
-            "the frame before": was_on * held + (1 - was_on) * struck,
+        tallies = {
+            name: self.measure(guess(test.inputs).logit(), test)
+            for name, guess in guesses(self.pieces["train"]).items()
         }
-        return {
-            name: (tally := self.measure(guess.logit(), test)).total / tally.items for name, guess in guesses.items()
-        }
+        return {name: tally.total / tally.items for name, tally in tallies.items()}
+
+
+def guesses(train: Sequence[Tensor]) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Functions from frames (..., 88) to the probabilities of the keys that follow, counted in pieces (T, 88)."""
+    before, after = (torch.cat([piece[k : len(piece) - 1 + k] for piece in train]) for k in (0, 1))
+    often = _probability(after.sum(0), len(after))
+    held = _probability((before * after).sum(0), before.sum(0))
+    struck = _probability(((1 - before) * after).sum(0), (1 - before).sum(0))
+    return {
+        "each key's frequency": often.expand_as,
+        "the frame before": lambda frames: frames * held + (1 - frames) * struck,
+    }
 
 
 def _examples(pieces: Sequence[Tensor]) -> Examples:

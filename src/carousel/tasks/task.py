@@ -147,6 +147,12 @@ def _language() -> Task:
     return language.TASK
 
 
+def _music() -> Task:
+    from carousel.tasks import music
+
+    return music.TASK
+
+
 def _classify() -> Task:
     from carousel.tasks import classify
 
@@ -163,6 +169,7 @@ def _tag() -> Task:
 TASKS: Mapping[str, Callable[[], Task]] = {
     "captioning": _captioning,
     "similarity": _similarity,
+    "music": _music,
     "tag": _tag,
     "translate": _translate,
     "dialog": _dialog,
