@@ -20,8 +20,8 @@ from carousel.data.tables import open_table
 from carousel.tasks.music import MusicConfig, heard, read_pieces
 from carousel.tasks.task import Source, task_for
 
-SMALL = ("hidden_size=48", "input_dropout=0", "state_dropout=0", "dropout=0", "learning_rate=0.03", "epochs=12", "schedule=constant",
-         "batch_size=4", "averaging=0.9")  # fmt: skip
+SMALL = ("hidden_size=48", "input_dropout=0", "state_dropout=0", "dropout=0", "learning_rate=0.03", "epochs=12",
+         "schedule=constant", "batch_size=4", "averaging=0.9")  # fmt: skip
 CHORDS = [[48, 64, 67], [53, 60, 69], [55, 59, 62], []]
 
 
