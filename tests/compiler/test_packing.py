@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from carousel.compiler import packing
+from carousel.cells import CELLS, Cell
+from carousel.compiler import Engine, engine, packing, products
+from carousel.nn import Recurrent, unroll
 from carousel.nn.unroll import Layout
 
 
@@ -54,11 +56,60 @@ def test_padding_that_is_not_written_is_noticed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         packing, "_move", lambda w, width, source, into: source and packing_move(w, width, source, into)
     )
-    packing._function.cache_clear()
+    packing.function.cache_clear()
     monkeypatch.setattr(packing.objects, "text", lambda key, make: make())
     with pytest.raises(AssertionError):
         test_a_packed_batch_is_its_rows_in_order(0)
-    packing._function.cache_clear()
+    packing.function.cache_clear()
 
 
 packing_move = packing._move
+
+
+def everything(cell: Cell, inputs: Tensor, lengths: Tensor, engine: Engine) -> list[Tensor]:
+    """Outputs, the final state, gradients, and gradients of their squares."""
+    given = inputs.detach().requires_grad_()
+    outputs, state = unroll(cell, given, None, lengths, engine=engine)
+    total = (outputs * torch.linspace(-1, 1, outputs.numel()).view_as(outputs)).sum() + state[0].sum()
+    weights = list(cell.parameters())
+    first = torch.autograd.grad(total, [given, *weights], create_graph=True)
+    second = torch.autograd.grad(sum((one**2).sum() for one in first), [given, *weights])
+    with torch.no_grad():
+        inferred, _ = unroll(cell, inputs, None, lengths, engine=engine)
+    return [outputs, *state, *first, *second, inferred]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "mut1", "elman", "indrnn"])
+def test_a_loop_packs_piece_by_piece(monkeypatch: pytest.MonkeyPatch, kind: str, threads: int) -> None:
+    loop_packs_piece_by_piece(monkeypatch, kind, threads)
+
+
+def loop_packs_piece_by_piece(patch: pytest.MonkeyPatch, kind: str, threads: int) -> None:
+    patch.setattr(products, "PIECE", 0)
+    patch.setattr(products, "FEWEST", 7)
+    patch.setattr(engine.threads, "count", lambda batch: threads)
+    torch.manual_seed(1)
+    cell, lengths = CELLS[kind](3, 5), torch.tensor([2, 8, 5, 8, 1])
+    inputs = torch.randn(11, 5, 3).masked_fill(torch.arange(11)[:, None, None] >= lengths[:, None], torch.nan)
+    found = everything(cell, inputs, lengths, "compiled")
+    exact = everything(cell.double(), inputs.double(), lengths, "eager")
+    for got, want in zip(found, exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_ends_of_a_loop_are_padded_each_by_itself() -> None:
+    """Of a stack the first layer reads a padded batch and the last gives one: scripts are not taken for each other's."""
+    torch.manual_seed(2)
+    network, lengths = Recurrent("gru", 5, 5, layers=3), torch.tensor([4, 1, 6, 6])
+    inputs = torch.randn(6, 4, 5)
+    found = []
+    for layers in (network.cells[:1], network.cells):  # the same loop with both ends, and with one
+        outputs = inputs.requires_grad_()
+        for cell in layers:
+            outputs, _ = unroll(cell, outputs, None, lengths)
+        found.append(torch.autograd.grad((outputs**2).sum(), inputs)[0])
+    inputs = inputs.detach().requires_grad_()
+    (together,) = torch.autograd.grad((network(inputs, lengths=lengths)[0] ** 2).sum(), inputs)
+    torch.testing.assert_close(together, found[1])
+    assert not torch.equal(found[0], found[1])

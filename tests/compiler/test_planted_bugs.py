@@ -13,6 +13,7 @@ import torch
 from differential import OURS, check
 from test_cpu import in_pieces, problem_of, same_bits_in_any_batch
 from test_function import second_order
+from test_packing import loop_packs_piece_by_piece
 from user_cells import USER_CELLS, Deep
 
 from carousel.compiler import blocks, derive, extent, graph, kernel, loops, objects, products, reference, trace
@@ -38,6 +39,11 @@ def second_gradients() -> None:
     got = second_order(cell, inputs.requires_grad_(), None, "compiled")
     exact = second_order(cell.double(), inputs.detach().double().requires_grad_(), None, "eager")
     torch.testing.assert_close(got[0].double(), exact[0], rtol=1e-4, atol=1e-4)
+
+
+def padded() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        loop_packs_piece_by_piece(patch, "gru", threads=1)
 
 
 def any_batch() -> None:
@@ -128,6 +134,7 @@ BUGS = [
         reads),
     Bug("the square of a norm is read", derive._gauged, 'd.of("sqrt", d.graph.reduce("sum", d.mul(g, g)))',
         'd.graph.reduce("sum", d.mul(g, g))', reads),
+    Bug("a padded batch is read from its beginning", products._move, "padded=4 * width", "padded=0", padded),
     Bug("second gradients with the signs of sums lost", reference._value, "F.linear(arg,", "F.linear(-arg,",
         second_gradients),
 ]  # fmt: skip

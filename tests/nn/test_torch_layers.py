@@ -288,17 +288,17 @@ def test_reparametrised_weights_are_followed(kind: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("engine", ["auto", "eager", "compiled"])
 def test_the_engine_reaches_every_run(monkeypatch: pytest.MonkeyPatch, name: str, engine: str) -> None:
-    seen, run, run_both = [], directions.run, directions.run_both
+    seen, run_padded, run_both = [], directions.run_padded, directions.run_both
 
-    def listening(*arguments: Any, engine: str = "auto") -> Any:
+    def listening(*arguments: Any, engine: str = "auto", **ends: bool) -> Any:
         seen.append(engine)
-        return run(*arguments)
+        return run_padded(*arguments, **ends)
 
     def listening_both(*arguments: Any, engine: str = "auto") -> Any:
         seen.append(engine)
         return run_both(*arguments)
 
-    monkeypatch.setattr(directions, "run", listening)
+    monkeypatch.setattr(directions, "run_padded", listening)
     monkeypatch.setattr(directions, "run_both", listening_both)
     getattr(carousel, name)(3, 4, num_layers=2, bidirectional=True, engine=engine)(torch.randn(5, 2, 3))
     getattr(carousel, name)(3, 4, num_layers=2, engine=engine)(torch.randn(5, 2, 3))

@@ -3,6 +3,7 @@
 from carousel.compiler.engine import Engine, check_engine, compilable, compiled, known, plain, scans
 from carousel.compiler.engine import run as run_compiled
 from carousel.compiler.engine import run_both as run_both_compiled
+from carousel.compiler.engine import run_padded as run_compiled_padded
 from carousel.compiler.engine import stream as compiled_stream
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "plain",
     "run_both_compiled",
     "run_compiled",
+    "run_compiled_padded",
     "scans",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from carousel.compiler import kernel, objects, products
 from carousel.compiler.derive import Backward, derive
-from carousel.compiler.extent import Extent
+from carousel.compiler.extent import PACKED, Extent, Padded
 from carousel.compiler.graph import Graph, Node
 from carousel.compiler.loops import Loop
 from carousel.compiler.operands import Form, Given, Operands, Recurrence
@@ -144,31 +144,34 @@ class Program:
 
     # Running them.
 
-    def inference_run(self, given: Given, extent: Extent, parts: int) -> Run:
-        """Gives outputs (N, w), and the state after each sequence's own last step."""
-        write = partial(products.forward, self.inference, kept=())
-        written = self._written(("inference", parts), given, write)
+    def inference_run(self, given: Given, extent: Extent, parts: int, padded: Padded = PACKED) -> Run:
+        """Gives outputs (N, w) or (T, B, w), and the state after each sequence's own last step."""
+        write = partial(products.forward, self.inference, kept=(), unpacked=self._unpacked(padded))
+        written = self._written(("inference", parts, padded.which), given, write)
         outputs = torch.empty(extent.rows, self.widths[0])
         halves = [torch.stack([field, field]) for field in given.tensors[given.form.total + 1 :]]
         memory = self._memory(written, given)
         memory["field", 0] = memory["field_before", 0] = outputs
         memory |= {("field", f): field for f, field in enumerate(halves, start=1)}
+        given_back = self._outputs(memory, outputs, extent, padded)
         return Run(
-            written.script, memory, extent, lambda: (outputs, [extent.ends(outputs), *map(extent.carried, halves)])
+            written.script, memory, extent, lambda: (given_back, [extent.ends(outputs), *map(extent.carried, halves)])
         )
 
-    def training_run(self, given: Given, extent: Extent, parts: int) -> Run:
-        """Gives the fields of all steps, (N, w) each, and what was kept.
+    def training_run(self, given: Given, extent: Extent, parts: int, padded: Padded = PACKED) -> Run:
+        """Gives outputs (N, w) or (T, B, w), the fields of all steps, (N, w) each, and what was kept.
 
         Kept are also those products of the input, the last ones, that the backward loop reads.
         """
         again = self._read_again(given.form)
-        written = self._written(("training", parts), given, partial(products.forward, self.training, kept=again))
+        write = partial(products.forward, self.training, kept=again, unpacked=self._unpacked(padded))
+        written = self._written(("training", parts, padded.which), given, write)
         fields = [torch.empty(extent.rows, width) for width in self.widths]
         kept = [torch.empty(extent.rows, node.width) for node in self.derivative.kept]
         kept += [torch.empty(extent.rows, len(given.operands.inputs[k].weight)) for k in again]
         memory = self._memory_of_training(written, given, fields, kept)
-        return Run(written.script, memory, extent, lambda: (fields, kept))
+        outputs = self._outputs(memory, fields[0], extent, padded)
+        return Run(written.script, memory, extent, lambda: (outputs, fields, kept))
 
     def backward_run(
         self,
@@ -179,18 +182,20 @@ class Program:
         extent: Extent,
         parts: int,
         wanted: Sequence[bool],
+        padded: Padded = PACKED,
     ) -> Run:
         """Gives the gradients of all tensors of the operands, in their order, and of the initial state.
 
         Args:
             fields, kept: as `training_run` gave them.
-            grads: with respect to the outputs (N, w) and the fields of the final state, None for zero.
+            grads: with respect to the outputs and the fields of the final state, None for zero.
             wanted: of each tensor of the operands, and of the state, whether it needs its gradient.
         """
         form = given.form
         wants = tuple(wanted[: form.total - form.vectors])
-        write = partial(products.backward, self, wanted=wants)
-        written = self._written(("backward", parts, *wants), given, write)
+        packed = grads[0] is None or padded.outputs is None
+        write = partial(products.backward, self, wanted=wants, packed=packed)
+        written = self._written(("backward", parts, padded.which, packed, *wants), given, write)
         memory = self._memory_of_training(written, given, fields, kept)
         adjoints = [
             torch.zeros(2, extent.batch, width) if end is None else torch.stack([end, end])
@@ -199,9 +204,13 @@ class Program:
         memory |= {("adjoint", f): adjoint for f, adjoint in enumerate(adjoints)}
         memory |= self.backward.new_sums(parts)
         grad = grads[0]
-        memory["grad", 0] = torch.zeros(extent.rows, self.widths[0]) if grad is None else grad.contiguous()
+        grad = torch.zeros(extent.rows, self.widths[0]) if grad is None else grad.contiguous()
+        memory[("grad", 0) if packed else "grads"] = grad
+        memory |= self._order(padded)
         for result in (*written.results, *written.beside):
-            if result is not None:
+            if result is not None and result.padded:
+                memory[result.base] = padded.room(extent, result.shape)
+            elif result is not None:
                 shape = (extent.rows, *result.shape) if result.by_row else result.shape
                 memory[result.base] = torch.zeros(shape) if result.zero else torch.empty(shape)
 
@@ -217,11 +226,26 @@ class Program:
     def _written(self, key: tuple[Any, ...], given: Given, write: Callable[[Operands, int], Written]) -> Written:
         """A script, written when it is first needed for operands of these forms."""
         parts = key[1]
-        key += (given.form, *[tensor.stride() for tensor in given.tensors[: given.form.total]])
+        key += (given.form, *[tensor.stride()[tensor.dim() - 2 :] for tensor in given.tensors[: given.form.total]])
         found = self._scripts.get(key)
         if found is None:
             found = self._scripts[key] = write(given.operands, parts)
         return found
+
+    def _unpacked(self, padded: Padded) -> int:
+        return 0 if padded.outputs is None else self.widths[0]
+
+    def _outputs(self, memory: Memory, packed: Tensor, extent: Extent, padded: Padded) -> Tensor:
+        """What is given back of packed outputs: themselves, or a padded batch to be written with them."""
+        memory |= self._order(padded)
+        if padded.outputs is None:
+            return packed
+        memory["outputs"] = padded.room(extent, (*padded.outputs.shape, packed.shape[1]))
+        return memory["outputs"]
+
+    def _order(self, padded: Padded) -> Memory:
+        order = padded.order()
+        return {} if order is None else {"order": order}
 
     def _read_again(self, form: Form) -> list[int]:
         """The products of the input that the backward loop reads."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary, ref
 
@@ -15,8 +17,8 @@ from torch._C._functorch import TransformType
 
 from carousel.cells import CELLS, Cell
 from carousel.compiler import eager, threads
-from carousel.compiler.extent import extent
-from carousel.compiler.operands import Given, Recurrence
+from carousel.compiler.extent import Layout, Padded, extent
+from carousel.compiler.operands import Given, Product, Recurrence
 from carousel.compiler.trace import trace
 from carousel.compiler.tracer import Unsupported
 from carousel.errors import ConfigError
@@ -111,7 +113,9 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
         reason = str(program)
         if engine == "auto" and type(cell) not in _WARNED and not cell.has_scan:
             _WARNED.add(type(cell))
-            warnings.warn(f"{type(cell).__name__} runs eagerly: the compiler does not know {reason}", stacklevel=4)
+            warnings.warn(
+                f"{type(cell).__name__} runs eagerly: the compiler does not know {reason}", stacklevel=_to_caller()
+            )
     if engine == "compiled":
         raise ConfigError(
             f"engine: cannot compile {type(cell).__name__} (got {reason}); "
@@ -121,6 +125,15 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
 
 
 _WARNED: set[type] = set()
+
+
+def _to_caller() -> int:
+    """How many calls up from here somebody else's code is: neither this package's nor PyTorch's."""
+    ours = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(ours):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def compilable(cell: Cell, inputs: Tensor, state: Any) -> bool:
@@ -199,6 +212,27 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
     else:
         given = Given.of(program.recurrence.factors(cell, inputs), state)
         [(outputs, ends)] = function.unroll([function.Lane(program, given, rows, threads.count(rows.batch))])
+    return outputs, cell.State(*ends)
+
+
+def run_padded(
+    program: Any, cell: Cell, inputs: Tensor, layout: Layout, state: Any, *, reads: bool, gives: bool
+) -> tuple[Tensor, Any] | None:
+    """`run` of inputs (T, B, I) that it `reads` padded, to outputs that it `gives` padded, or either.
+
+    None if it cannot: a batch without padding, or a cell that reads its input otherwise than by products.
+    """
+    if layout.places is None or isinstance(program, str) or transformations() or (reads and not inputs.is_contiguous()):
+        return None
+    operands = program.recurrence.factors(cell, inputs)
+    if reads and not all(isinstance(one, Product) and one.x is inputs for one in operands.inputs):
+        return None
+    from carousel.compiler import function
+
+    rows = extent(tuple(layout.sizes))
+    given = Given.of(operands, state)
+    padded = Padded(layout if reads else None, layout if gives else None)
+    [(outputs, ends)] = function.unroll([function.Lane(program, given, rows, threads.count(rows.batch), padded)])
     return outputs, cell.State(*ends)
 
 

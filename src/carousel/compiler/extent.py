@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Extent:
         """All steps in pieces of about so many rows, and of an even number of steps but for the last.
 
         Columns: 1, the first row, rows, the first step, steps, the row where the step before begins, whether another
-        piece is done before, B, the address of the sizes.
+        piece is done before, B, the address of the sizes, the row where it begins in a padded batch.
 
         >>> Extent((3, 2, 2, 1)).pieces(rows=5)[:, :7].tolist()
         [[1, 0, 5, 0, 2, 0, 0], [1, 5, 3, 2, 2, 3, 1]]
@@ -61,12 +61,13 @@ class Extent:
         at = np.searchsorted(starts[even], [self.rows * k / count for k in range(count + 1)])
         bounds = np.array([even[place] for place in sorted(set(at.tolist()))])
         steps, last = bounds[:-1], bounds[1:]
-        pieces = np.zeros((len(steps), 9), np.int64)
+        pieces = np.zeros((len(steps), 10), np.int64)
         pieces[:, 0] = 1
         pieces[:, 1], pieces[:, 2] = starts[steps], starts[last] - starts[steps]
         pieces[:, 3], pieces[:, 4] = steps, last - steps
         pieces[:, 5] = starts[np.maximum(steps - 1, 0)]
         pieces[:, 7], pieces[:, 8] = self.batch, ctypes.addressof(self.words) + 8 * steps
+        pieces[:, 9] = self.batch * steps
         if backward:
             pieces = pieces[::-1].copy()
         pieces[1:, 6] = 1
@@ -91,6 +92,45 @@ class Extent:
         steps = list(accumulate(self.lengths.tolist(), initial=0))
         bounds = np.searchsorted(steps, [steps[-1] * part / parts for part in range(parts + 1)])
         return [(int(first), int(last)) for first, last in pairwise(bounds) if last > first]
+
+
+class Layout(Protocol):
+    """Where the rows of a packed batch are in a padded one (T, B, ·)."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...  # T, B
+    @property
+    def sizes(self) -> list[int]: ...  # the sequences alive at each step
+    @property
+    def places(self) -> np.ndarray[Any, Any] | None: ...  # (B,) the sequences in the order of packing
+
+    def pack(self, padded: Tensor) -> Tensor: ...
+    def unpack(self, packed: Tensor) -> Tensor: ...
+
+
+class Padded(NamedTuple):
+    """Which ends of a loop are padded batches, and how they are laid out: they are packed piece by piece of time."""
+
+    inputs: Layout | None = None
+    outputs: Layout | None = None
+
+    @property
+    def which(self) -> tuple[bool, bool]:
+        return self.inputs is not None, self.outputs is not None
+
+    def order(self) -> Tensor | None:
+        """(B,) of either."""
+        layout = self.inputs or self.outputs
+        return None if layout is None else torch.from_numpy(layout.places)
+
+    def room(self, extent: Extent, shape: tuple[int, ...]) -> Tensor:
+        """A batch (T, B, ·) whose steps are still to be written, but for those past the longest sequence."""
+        room = torch.empty(shape)
+        room[extent.steps :] = 0
+        return room
+
+
+PACKED = Padded()
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from carousel.compiler import functional
 from carousel.compiler.cpu import Program
-from carousel.compiler.extent import Extent
+from carousel.compiler.extent import PACKED, Extent, Padded
 from carousel.compiler.operands import Given
 from carousel.compiler.script import play
 
@@ -28,6 +28,7 @@ class Lane(NamedTuple):
     given: Given
     extent: Extent
     threads: int
+    padded: Padded = PACKED
 
     @property
     def fields(self) -> int:
@@ -39,10 +40,11 @@ class Lane(NamedTuple):
 
 
 def unroll(lanes: Sequence[Lane]) -> list[tuple[Tensor, list[Tensor]]]:
-    """Of each lane outputs (N, H), and the state after each sequence's own last step."""
+    """Of each lane outputs (N, H) or (T, B, H), and the state after each sequence's own last step."""
     tensors = [tensor for lane in lanes for tensor in lane.given.tensors]
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
-        return play([lane.program.inference_run(lane.given, lane.extent, lane.threads) for lane in lanes])
+        runs = [lane.program.inference_run(lane.given, lane.extent, lane.threads, lane.padded) for lane in lanes]
+        return play(runs)
     counts = [len(lane.given.tensors) for lane in lanes]
     alone = [lane._replace(given=Given((), lane.given.form)) for lane in lanes]  # which autograd is to keep
     found = iter(_Unroll.apply(alone, counts, *tensors))  # type: ignore[no-untyped-call]
@@ -53,14 +55,14 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, lanes: Sequence[Lane], counts: Sequence[int], *tensors: Tensor) -> tuple[Tensor, ...]:
         runs = [
-            lane.program.training_run(lane.with_tensors(own), lane.extent, lane.threads)
+            lane.program.training_run(lane.with_tensors(own), lane.extent, lane.threads, lane.padded)
             for lane, own in zip(lanes, _cut(tensors, counts), strict=True)
         ]
         saved, results, ctx.kept = list(tensors), [], []
-        for lane, (fields, kept) in zip(lanes, play(runs), strict=True):
+        for lane, (outputs, fields, kept) in zip(lanes, play(runs), strict=True):
             saved += [*fields, *kept]
             ctx.kept.append(len(fields) + len(kept))
-            results += [fields[0], *map(lane.extent.ends, fields)]
+            results += [outputs, *map(lane.extent.ends, fields)]
         ctx.lanes, ctx.counts = lanes, counts
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
@@ -76,7 +78,7 @@ class _Unroll(torch.autograd.Function):
         every = list(zip(lanes, tensors, computed, asked, wanted, strict=True))
         if torch.is_grad_enabled() or functional.batched(grads):  # the gradient will be differentiated, or is many
             found = [
-                functional.gradients(lane.program, lane.extent, lane.given.form, own, grad, want)
+                functional.gradients(lane.program, lane.extent, lane.given.form, own, grad, want, lane.padded)
                 for lane, own, _, grad, want in every
             ]
         else:
@@ -84,7 +86,8 @@ class _Unroll(torch.autograd.Function):
             for lane, own, made, grad, want in every:
                 fields, kept = made[: lane.fields], made[lane.fields :]
                 own_given = lane.with_tensors(own)
-                runs.append(lane.program.backward_run(own_given, fields, kept, grad, lane.extent, lane.threads, want))
+                run = lane.program.backward_run
+                runs.append(run(own_given, fields, kept, grad, lane.extent, lane.threads, want, lane.padded))
             found = play(runs)
         return None, None, *(gradient for gradients in found for gradient in gradients)
 

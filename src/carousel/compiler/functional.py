@@ -14,7 +14,7 @@ from torch import Tensor
 
 from carousel.compiler import reference, threads
 from carousel.compiler.cpu import Program
-from carousel.compiler.extent import Extent
+from carousel.compiler.extent import PACKED, Extent, Padded
 from carousel.compiler.operands import Form, Given, Operands, computed
 from carousel.compiler.script import play
 
@@ -35,7 +35,7 @@ def run(program: Program, operands: Operands, state: Sequence[Tensor], extent: E
     if not training:
         [(outputs, ends)] = play([program.inference_run(given, extent, parts)])
         return [outputs, *ends]
-    [(fields, kept)] = play([program.training_run(given, extent, parts)])
+    [(_, fields, kept)] = play([program.training_run(given, extent, parts)])
     return [*fields, *map(extent.ends, fields), *kept]
 
 
@@ -151,13 +151,19 @@ def gradients(
     tensors: Sequence[Tensor],
     grads: Sequence[Tensor | None],
     wanted: Sequence[bool],
+    padded: Padded = PACKED,
 ) -> list[Tensor | None]:
     """The gradients by PyTorch's own operations, which can be differentiated again."""
 
     def loop(*tensors: Any) -> list[Tensor | None]:
         operands, state = form.operands(tensors), tensors[form.total :]
-        operands = operands._replace(inputs=computed(operands.inputs))
+        inputs = operands.inputs
+        if padded.inputs is not None:
+            inputs = [one._replace(x=padded.inputs.pack(one.x)) for one in inputs]
+        operands = operands._replace(inputs=computed(inputs))
         outputs, ends = reference.run(program.recurrence, operands, state, extent.sizes)
+        if padded.outputs is not None:
+            outputs = padded.outputs.unpack(outputs)
         return [outputs, *ends]
 
     return _pulled_back(loop, tensors, grads, wanted)

@@ -24,9 +24,8 @@ from carousel.compiler.blocks import Loops, Target
 
 Numbers = np.ndarray[Any, Any]  # 64-bit integers
 
-# The words of each table, in order.
-PACK = ("padded", "by_step", "by_sequence", "order", "sizes", "steps", "width", "packed")
-UNPACK = ("padded", "by_step", "by_sequence", "order", "sizes", "steps", "width", "packed", "batch")
+# The words of both tables, in order: of the sequences in their order, from the lowest to the highest are moved.
+WORDS = ("padded", "by_step", "by_sequence", "order", "sizes", "steps", "width", "packed", "lowest", "highest")
 
 
 def pack(padded: Tensor, order: Numbers, sizes: Sequence[int], into: Tensor) -> Tensor:
@@ -39,8 +38,8 @@ def pack(padded: Tensor, order: Numbers, sizes: Sequence[int], into: Tensor) -> 
     """
     alive = np.asarray(sizes)
     matrix.call(
-        _function("pack"), padded.data_ptr(), padded.stride(0), padded.stride(1), _address(order),
-        _address(alive), len(sizes), padded.shape[2], into.data_ptr(),
+        function("pack"), padded.data_ptr(), padded.stride(0), padded.stride(1), _address(order), _address(alive),
+        len(sizes), padded.shape[2], into.data_ptr(), 0, padded.shape[1],
     )  # fmt: skip
     return into
 
@@ -58,8 +57,8 @@ def unpack(packed: Tensor, order: Numbers, sizes: Sequence[int], into: Tensor) -
     alive = np.zeros(T, np.int64)
     alive[: len(sizes)] = sizes
     matrix.call(
-        _function("unpack"), into.data_ptr(), into.stride(0), into.stride(1), _address(order), _address(alive), T,
-        width, packed.data_ptr(), B,
+        function("unpack"), into.data_ptr(), into.stride(0), into.stride(1), _address(order), _address(alive), T,
+        width, packed.data_ptr(), 0, B,
     )  # fmt: skip
     return into
 
@@ -70,33 +69,34 @@ def _address(numbers: Numbers) -> int:
 
 
 @cache
-def _function(name: str) -> Any:
+def function(name: str) -> Any:
+    """A compiled function of a table: "pack" or "unpack"."""
     target = objects.processor().target
 
     def text() -> str:
         module = ir.Module("packing")
-        _write(module, target, "pack", PACK)
-        _write(module, target, "unpack", UNPACK)
+        _write(module, target, "pack")
+        _write(module, target, "unpack")
         return str(module)
 
     return objects.library(objects.text(f"packing {target}", text)).function(name, ctypes.c_void_p)
 
 
-def _write(module: ir.Module, target: Target, name: str, words: tuple[str, ...]) -> None:
-    w, (padded, by_step, by_sequence, order, sizes, steps, width, packed, *more) = matrix.begin(
-        module, target, name, words, "padded order sizes packed"
-    )
+def _write(module: ir.Module, target: Target, name: str) -> None:
+    w, words = matrix.begin(module, target, name, WORDS, "padded order sizes packed")
+    padded, by_step, by_sequence, order, sizes, steps, width, packed, lowest, highest = words
     b, done_at = w.b, w.b.alloca(LONG)
     b.store(LONG(0), done_at)
     with w.loop(steps) as t:
         size, done = _number(w, sizes, t), b.load(done_at, typ=LONG)
         step = w.at(padded, b.mul(t, by_step))
-        with w.loop(size) as place:
+        last = w.least(size, highest)
+        with w.loop(last, lowest) as place:
             here = w.at(step, b.mul(_number(w, order, place), by_sequence))
             there = w.at(packed, b.mul(b.add(done, place), width))
             _move(w, width, *((here, there) if name == "pack" else (there, here)))
-        for batch in more:
-            with w.loop(batch, size) as place:
+        if name == "unpack":
+            with w.loop(highest, b.select(b.icmp_signed("<", last, lowest), lowest, last)) as place:
                 _move(w, width, None, w.at(step, b.mul(_number(w, order, place), by_sequence)))
         b.store(b.add(done, size), done_at)
     b.ret_void()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from carousel.compiler import matrix
+from carousel.compiler import matrix, packing
 from carousel.compiler.extent import Extent
 from carousel.compiler.graph import Node
 from carousel.compiler.loops import Loop, Place
@@ -54,6 +54,7 @@ class Result(NamedTuple):
     base: Any
     shape: tuple[int, ...]
     by_row: bool = False  # whether it has rows besides, one for each row of the batch
+    padded: bool = False  # whether those are the rows of a padded batch
     zero: bool = False  # whether it is added to
 
 
@@ -75,11 +76,12 @@ def rows_of_piece(columns: int) -> int:
     return max(PIECE // max(columns, 1), FEWEST)
 
 
-def forward(loop: Loop, operands: Operands, parts: int, *, kept: Sequence[int]) -> Written:
+def forward(loop: Loop, operands: Operands, parts: int, *, kept: Sequence[int], unpacked: int = 0) -> Written:
     """The loop, and before it the products of its inputs.
 
     Args:
         kept: the inputs that are kept whole, to be read by the backward loop.
+        unpacked: the width of the outputs, if they go to a padded batch as well.
     """
     once, each, room = Section(in_pieces=False), Section(in_pieces=True), {}
     products = [(k, given) for k, given in enumerate(operands.inputs) if isinstance(given, Product)]
@@ -94,18 +96,45 @@ def forward(loop: Loop, operands: Operands, parts: int, *, kept: Sequence[int]) 
         into = word(0, place) if place in local else word(0, place, row=4 * columns)
         if place in local:
             room[place] = (0, columns, 0)
+        rows = _packed(each, room, k, x)
         each.call(
-            matrix.function("multiply", cut.vectors),
-            word(0, ("x", k), row=4 * x.stride(0), first=4 * x.stride(0)), x.stride(0), x.stride(1),
-            word(0, panels), word(count=1), columns, inner, into + word(first=4 * columns), columns,
+            matrix.function("multiply", cut.vectors), rows.words + word(first=4 * rows.stride), rows.stride,
+            x.stride(-1), word(0, panels), word(count=1), columns, inner, into + word(first=4 * columns), columns,
             word(0, ("b", k) if bias is not None else ("zeros", columns)), 0,
         )  # fmt: skip
     if products:
         each.waits[-1] = True
     loop.prepare(once, room, operands.weights)
     loop.call(each, room, strides, local)
-    rows = rows_of_piece(sum(len(given.weight) for _, given in products))
-    return Written(Script([once, each], room, parts, rows, (id(loop), parts)))
+    if unpacked:
+        _move("unpack", each, "outputs", word(0, ("field", 0), row=4 * unpacked), unpacked)
+    size = rows_of_piece(sum(len(given.weight) for _, given in products))
+    return Written(Script([once, each], room, parts, size, (id(loop), parts)))
+
+
+class _Rows(NamedTuple):
+    """Where a piece's rows begin, and how far apart they are."""
+
+    words: Word
+    stride: int
+
+
+def _packed(section: Section, room: Room, k: int, x: Tensor) -> _Rows:
+    """The rows of what a product reads, of a padded batch (T, B, K) packed first."""
+    if x.dim() == 2:
+        return _Rows(word(0, ("x", k), row=4 * x.stride(0)), x.stride(0))
+    place, K = ("rows of x", k), x.shape[2]
+    room[place] = (0, K, 0)
+    _move("pack", section, ("x", k), word(0, place), K)
+    return _Rows(word(0, place), K)
+
+
+def _move(way: str, section: Section, padded: Any, packed: Word, width: int) -> None:
+    """ "pack" or "unpack" a piece of a batch (T, B, width), each thread its own sequences."""
+    section.call(
+        packing.function(way), word(0, padded, padded=4 * width), word(batch=width), width, word(0, "order"),
+        word(sizes=1), word(steps=1), width, packed, word(lowest=1), word(highest=1), wait=True,
+    )  # fmt: skip
 
 
 def _strides(operands: Operands) -> dict[Place, int]:
@@ -128,9 +157,15 @@ def _pack(
     )
 
 
-def backward(program: Program, operands: Operands, parts: int, *, wanted: Sequence[bool]) -> Written:
-    """The backward loop, and after it the gradients of the weights and of what products read."""
-    return _Backward(program, operands, parts).write(wanted)
+def backward(
+    program: Program, operands: Operands, parts: int, *, wanted: Sequence[bool], packed: bool = True
+) -> Written:
+    """The backward loop, and after it the gradients of the weights and of what products read.
+
+    Args:
+        packed: whether the gradients of the outputs are; otherwise they are those of a padded batch.
+    """
+    return _Backward(program, operands, parts).write(wanted, packed)
 
 
 class _Backward:
@@ -144,7 +179,7 @@ class _Backward:
         self.beside: list[Result] = []
         self.panels: dict[Any, Any] = {}  # what is laid out in each piece -> its panels
 
-    def write(self, wanted: Sequence[bool]) -> Written:
+    def write(self, wanted: Sequence[bool], packed: bool) -> Written:
         loop, wants = self.program.backward, iter(wanted)
         runs, _, columns = self.program.after_loop
         for k, width in enumerate(columns):
@@ -155,6 +190,11 @@ class _Backward:
             self.of_weight(k, weight, [run for run in runs if run.tensor == k], next(wants))
         loop.prepare(self.once, self.room, self.operands.weights)
         each = Section(True)
+        if not packed:
+            width = self.program.widths[0]
+            self.room["grad", 0] = (0, width, 0)
+            self.local.append(("grad", 0))
+            _move("pack", each, "grads", word(0, ("grad", 0)), width)
         loop.call(each, self.room, self.strides, self.local)
         each.extend(self.packs)
         each.waits[-1] = True
@@ -185,20 +225,25 @@ class _Backward:
             self.beside.append(result)
         x, weight, bias = given
         M, K = weight.shape
-        if self.wants(wants, Result(("dx", k), (K,), by_row=True)):
+        padded = x.dim() == 3
+        if self.wants(wants, Result(("dx", k), tuple(x.shape) if padded else (K,), by_row=True, padded=padded)):
             cut, panels = matrix.form(K), ("panels of W", k)
             self.room[panels] = (cut.width * M, 0, 0)
             _pack(self.once, panels, cut, word(0, ("W", k)), weight.stride(1), weight.stride(0), word(M), k)
+            into = word(0, ("rows of dx", k)) if padded else word(0, ("dx", k), row=4 * K)
             self.products.call(
                 matrix.function("multiply", cut.vectors),
                 self.rows(place) + word(first=4 * self.strides[place]), self.strides[place], 1, word(0, panels),
-                word(count=1), K, M, word(0, ("dx", k), row=4 * K, first=4 * K), K, word(0, ("zeros", K)), 0,
+                word(count=1), K, M, into + word(first=4 * K), K, word(0, ("zeros", K)), 0, wait=padded,
             )  # fmt: skip
+            if padded:
+                self.room["rows of dx", k] = (0, K, 0)
+                _move("unpack", self.products, ("dx", k), into, K)
         if self.wants(wants, Result(("dW", k), (M, K))):
             if ("x", k) not in self.panels:
                 cut = self.new_panels(("x", k), K)
-                b = word(0, ("x", k), row=4 * x.stride(0))
-                _pack(self.packs, self.panels["x", k], cut, b, x.stride(1), x.stride(0), word(rows=1), 1)
+                b, stride = _packed(self.packs, self.room, k, x)
+                _pack(self.packs, self.panels["x", k], cut, b, x.stride(-1), stride, word(rows=1), 1)
             self.add_product(place, 0, M, ("x", k), K, word(0, ("dW", k)), word(again=1))
         if bias is not None and self.wants(wants, Result(("db", k), (M,))):
             self.products.call(

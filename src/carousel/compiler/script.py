@@ -37,8 +37,9 @@ Words = np.ndarray[Any, np.dtype[np.int64]]
 Memory = dict[Any, Tensor]
 
 # What words are multiples of. Rows are those of the piece, `first` and `count` the thread's share of them; `lowest` and
-# `highest` the thread's sequences; `again` is 1 but in the piece that is done first; `even`, `odd` are 1 in one thread.
-OF_PIECE = ("one", "row", "rows", "step", "steps", "before", "again", "batch", "sizes")
+# `highest` the thread's sequences; `padded` is the row in a padded batch where the piece begins; `again` is 1 but in
+# the piece that is done first; `even`, `odd` are 1 in one thread.
+OF_PIECE = ("one", "row", "rows", "step", "steps", "before", "again", "batch", "sizes", "padded")
 OF_THREAD = ("first", "count", "lowest", "highest", "part", "even", "odd")
 
 

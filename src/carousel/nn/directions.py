@@ -12,7 +12,7 @@ from torch import Tensor
 from carousel.cells import Cell
 from carousel.compiler import Engine
 from carousel.nn.shape import Shape
-from carousel.nn.unroll import Layout, run, run_both
+from carousel.nn.unroll import Layout, run_both, run_padded
 
 
 class Directions(NamedTuple):
@@ -31,6 +31,7 @@ def run_layers(
     *,
     training: bool = False,
     engine: Engine = "auto",
+    padded: bool = False,
 ) -> tuple[Tensor, list[Any]]:
     """Run layers over packed inputs (Σ sizes, I), each reading the outputs of the one below.
 
@@ -41,15 +42,19 @@ def run_layers(
         shape: how the layers are put together.
         training: whether there is dropout.
         engine: what runs the time loop, see `run`.
+        padded: whether inputs and outputs are batches (T, B, ·) instead.
 
     Returns:
         Packed outputs of the last layer, and the state of each cell after its own last step.
     """
     reverse = reversal(layout, inputs.device) if shape.directions == 2 else None
     finals: list[Any] = []
+    ends = padded and reverse is None and shape.skip is None  # the cells do the packing themselves
 
     def run_cell(k: int, reads: Tensor) -> Tensor:
-        outputs, final = run(cells[k], reads, layout.sizes, layout.sort(states[k]), engine=engine)
+        first, last = ends and k == 0, ends and k == len(cells) - 1
+        start = layout.sort(states[k])
+        outputs, final = run_padded(cells[k], reads, layout, start, reads=first, gives=last, engine=engine)
         finals.append(layout.restore(final))
         return outputs
 
@@ -63,7 +68,8 @@ def run_layers(
         return shape.merged(forward, reverse(backward))
 
     layers = [partial(run_layer, first) for first in range(0, len(cells), shape.directions)]
-    return shape.through(layers, inputs, training=training), finals
+    outputs = shape.through(layers, layout.pack(inputs) if padded and not ends else inputs, training=training)
+    return layout.unpack(outputs) if padded and not ends else outputs, finals
 
 
 def reversal(layout: Layout, device: torch.device) -> Callable[[Tensor], Tensor]:

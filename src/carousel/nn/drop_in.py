@@ -39,9 +39,8 @@ class DropIn(nn.RNNBase):
             sizes = input.batch_sizes.tolist()
             layout, inputs = Layout((len(sizes), sizes[0]), sizes, input.sorted_indices), input.data
         else:
-            padded = (input.transpose(0, 1) if self.batch_first else input) if batched else input[:, None]
-            layout = Layout.of(padded, lengths)
-            inputs = layout.pack(padded)
+            inputs = (input.transpose(0, 1) if self.batch_first else input) if batched else input[:, None]
+            layout = Layout.of(inputs, lengths)
         outputs, states = run_layers(
             self._filled_cells(),
             inputs,
@@ -50,11 +49,11 @@ class DropIn(nn.RNNBase):
             Shape(1 + self.bidirectional, dropout=self.dropout),
             training=self.training,
             engine=self.engine,
+            padded=not packed,
         )
         finals = [torch.stack(field) if batched else torch.cat(field) for field in zip(*states, strict=True)]
         if packed:
             return PackedSequence(outputs, *input[1:]), finals
-        outputs = layout.unpack(outputs)
         if not batched:
             return outputs[:, 0], finals
         return outputs.transpose(0, 1) if self.batch_first else outputs, finals

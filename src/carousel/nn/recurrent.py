@@ -146,15 +146,15 @@ class Recurrent(nn.Module):
         with self._dropped_weights():
             outputs, finals = run_layers(
                 self._cells(),
-                layout.pack(sequence),
+                sequence,
                 layout,
                 states,
                 self.shape,
                 training=self.training,
                 engine=self.engine,
+                padded=True,
             )
-        padded = layout.unpack(outputs)
-        return (padded.transpose(0, 1) if self.batch_first else padded), self._by_layer(finals)
+        return (outputs.transpose(0, 1) if self.batch_first else outputs), self._by_layer(finals)
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One time step, for streams and decoders: output (B, H) and the state, from x: (B, I).

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from carousel.cells import Cell
-from carousel.compiler import Engine, compiled, known, plain, run_both_compiled, run_compiled, scans
+from carousel.compiler import (
+    Engine,
+    compiled,
+    known,
+    plain,
+    run_both_compiled,
+    run_compiled,
+    run_compiled_padded,
+    scans,
+)
 from carousel.errors import ConfigError
 from carousel.nn.wrapper import Around
 
@@ -58,8 +67,8 @@ def unroll(
     check_inputs(inputs, cell.input_size)
     layout = Layout.of(inputs, lengths)
     start = layout.sort(starting_state(cell, inputs, state))
-    outputs, state = run(cell, layout.pack(inputs), layout.sizes, start, engine=engine)
-    return layout.unpack(outputs), layout.restore(state)
+    outputs, state = run_padded(cell, inputs, layout, start, engine=engine)
+    return outputs, layout.restore(state)
 
 
 def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Engine = "auto") -> tuple[Tensor, Any]:
@@ -91,6 +100,30 @@ def run(cell: Cell, inputs: Tensor, sizes: list[int], state: Any, *, engine: Eng
     if ended:
         state = cell.State(*map(torch.cat, zip(state, *reversed(ended), strict=True)))
     return torch.cat(outputs), state
+
+
+def run_padded(
+    cell: Cell,
+    inputs: Tensor,
+    layout: Layout,
+    state: Any,
+    *,
+    reads: bool = True,
+    gives: bool = True,
+    engine: Engine = "auto",
+) -> tuple[Tensor, Any]:
+    """`run` of inputs (T, B, I) that it `reads` padded, to outputs that it `gives` padded, or either.
+
+    The compiled loop packs them piece by piece, which saves a trip through memory each way.
+    """
+    if layout.places is not None and not isinstance(cell, Around):
+        program = compiled(cell, inputs, engine, state)
+        if program is not None:
+            found = run_compiled_padded(program, cell, inputs, layout, state, reads=reads, gives=gives)
+            if found is not None:
+                return found
+    outputs, state = run(cell, layout.pack(inputs) if reads else inputs, layout.sizes, state, engine=engine)
+    return layout.unpack(outputs) if gives else outputs, state
 
 
 def run_both(
