@@ -10,8 +10,8 @@ from torch import Tensor
 
 from carousel.cells import CELLS, Cell
 from carousel.compiler import Engine, engine, packing, products
-from carousel.nn import Recurrent, unroll
-from carousel.nn.unroll import Layout
+from carousel.nn import unroll
+from carousel.nn.unroll import Layout, run_padded
 
 
 def ragged(seed: int) -> tuple[Tensor, Layout]:
@@ -98,18 +98,18 @@ def loop_packs_piece_by_piece(patch: pytest.MonkeyPatch, kind: str, threads: int
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4)
 
 
-def test_the_ends_of_a_loop_are_padded_each_by_itself() -> None:
-    """Of a stack the first layer reads a padded batch and the last gives one: scripts are not taken for each other's."""
+def test_either_end_of_a_loop_may_be_padded() -> None:
+    """One after the other, so that no script is taken for another's."""
     torch.manual_seed(2)
-    network, lengths = Recurrent("gru", 5, 5, layers=3), torch.tensor([4, 1, 6, 6])
-    inputs = torch.randn(6, 4, 5)
+    cell, inputs = CELLS["gru"](3, 5), torch.randn(6, 4, 3)
+    layout, start = Layout.of(inputs, torch.tensor([4, 1, 6, 6])), cell.initial_state(4)
     found = []
-    for layers in (network.cells[:1], network.cells):  # the same loop with both ends, and with one
-        outputs = inputs.requires_grad_()
-        for cell in layers:
-            outputs, _ = unroll(cell, outputs, None, lengths)
-        found.append(torch.autograd.grad((outputs**2).sum(), inputs)[0])
-    inputs = inputs.detach().requires_grad_()
-    (together,) = torch.autograd.grad((network(inputs, lengths=lengths)[0] ** 2).sum(), inputs)
-    torch.testing.assert_close(together, found[1])
-    assert not torch.equal(found[0], found[1])
+    for reads in (False, True):
+        for gives in (False, True):
+            given = (inputs.clone() if reads else layout.pack(inputs)).requires_grad_()
+            outputs, _ = run_padded(cell, given, layout, start, reads=reads, gives=gives)
+            (gradient,) = torch.autograd.grad((outputs**2).sum(), given)
+            found.append((layout.pack(outputs) if gives else outputs, layout.pack(gradient) if reads else gradient))
+    for outputs, gradient in found[1:]:
+        assert torch.equal(outputs, found[0][0])
+        torch.testing.assert_close(gradient, found[0][1])
