@@ -18,6 +18,7 @@ a backward pass, from a random gradient of the outputs to the gradients of the i
     6  one streaming LSTM step from Python, B = 1, H = 128, no gradient, with nn.LSTMCell
     7  LSTM at two threads with one, B >= 32                            (--threads 2 alone)
     8  the first training call of an LSTM over a steady one, compiled and read from the disk, in fresh processes
+    9  LSTM with products of bfloat16 numbers with itself in float32, B >= 8, where the processor has them
 
 Every ratio is the other side's time over ours, so that more is better, unless the row says otherwise. The two sides
 take turns within one loop, each round in a random order, after a warm-up, on pinned cores. A turn is as many calls in
@@ -48,7 +49,9 @@ from rich.console import Console
 from rich.progress import track
 from rivals import CELLS, MODES, Shape
 
-ROWS = range(1, 9)
+from carousel.compiler import objects
+
+ROWS = range(1, 10)
 SIZES, BATCHES = (32, 64, 128, 256, 512), (1, 8, 32, 128)
 CELLS_OF_ROW = {1: ("lstm",), 2: ("gru-reset-after", "elman"), 3: ("peephole", "gru"), 4: tuple(CELLS)}
 MUST_AIM_3 = {"eager loop": (3.0, 5.0), "jax": (1.5, 2.0)}
@@ -67,7 +70,7 @@ def main() -> None:
         if row in arguments.rows
         for figure in make(measurements)
     ]
-    for row, make in {5: row_5, 6: row_6, 7: row_7, 8: row_8}.items():
+    for row, make in {5: row_5, 6: row_6, 7: row_7, 8: row_8, 9: row_9}.items():
         if row in arguments.rows:
             figures += make(arguments)
     result = report.Report(before, sys.argv[1:], measurements, figures)
@@ -251,6 +254,22 @@ def row_8(arguments: argparse.Namespace) -> Iterator[Figure]:
         value = statistics.median(found[cache])
         took = {"carousel": interleave.Timing(tuple(ms / 1000 for ms in found[cache]))}
         yield Figure(8, what, value, must=must, aim=aim, less=True, unit=" ms", detail=detail, took=took)
+
+
+def row_9(arguments: argparse.Namespace) -> Iterator[Figure]:
+    if not objects.processor().has_bfloat16:
+        return
+    for mode in MODES:
+        found = {}
+        for shape in (Shape(H, B) for H in arguments.sizes for B in arguments.batches if B >= 8):
+            run = rivals.sides(CELLS["lstm"], mode, shape, arguments.engine)["carousel"]
+            runs = {precision: rivals.at_precision(precision, run) for precision in ("none", "bf16")}
+            took = interleave.interleave(runs, arguments.budget, rest=rest(arguments))
+            found[shape] = took["none"].median / took["bf16"].median
+        rivals.at_precision("none", lambda: None)()
+        if found:
+            what = f"LSTM with products of bfloat16 / of float32, {mode}"
+            yield report.mean_figure(9, what, found, aim=1.6)
 
 
 def first_call(cache: Path) -> tuple[float, float]:

@@ -269,6 +269,16 @@ class Product:
         return cls(lambda: torch.mm(a, b, out=out), 2.0 * rows * inner * columns)
 
 
+def at_precision(precision: str, run: Run) -> Run:
+    """The run with torch's precision of products in recurrent layers set before it: "none" or "bf16"."""
+
+    def pinned() -> Any:
+        torch.backends.mkldnn.rnn.fp32_precision = precision
+        return run()
+
+    return pinned
+
+
 def at_threads(threads: int, run: Run) -> Run:
     """The run with torch's number of threads set before it."""
 

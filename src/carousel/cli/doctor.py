@@ -156,6 +156,7 @@ def _compiler() -> dict[str, Fact]:
     return {
         "processor": processor.name,
         "vectors": f"{processor.vectors}, {processor.target.lanes} numbers at a time",
+        "bfloat16": "products can be, see docs/how-the-compiler-works.md" if processor.has_bfloat16 else "no",
         "threads": gain,
         "cache": str(folder),
         "kept": f"{len(kept)} compiled loops ({sum(kept) / 1e6:.1f} MB)",

@@ -19,6 +19,7 @@ class Target:
 
     lanes: int  # float32 in a vector
     registers: int  # accumulators that a product may hold
+    narrow: bool = False  # whether products are of bfloat16 numbers
 
     def rows(self, vectors: int) -> int:
         """Sequences in a block, with that many accumulators for each."""
@@ -120,11 +121,16 @@ def column_vectors(target: Target, width: int, accumulators: int) -> int:
     return min(range(1, max(1, min(total, 4 // accumulators)) + 1), key=lambda vectors: (cost(vectors), -vectors))
 
 
-def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
+def write_product(
+    module: ir.Module, lanes: int, vectors: int, row_words: int, most: int, add_product: Any = Vectors.fma
+) -> ir.Function:
     """tile[r, :] (+)= Σ_k source[r · by_row + k · by_inner] panel[k, :] for up to `most` rows.
 
     void product(float *source, int64 by_row, int64 by_inner, int64 rows, float *panel, int64 inner, float *tile,
                  bool more)
+
+    Args:
+        add_product: what is done with the numbers of source and panel.
     """
     signature = ir.FunctionType(ir.VoidType(), [POINTER, LONG, LONG, LONG, POINTER, LONG, POINTER, BIT])
     function = ir.Function(module, signature, f"product_{vectors}_{row_words}")
@@ -140,12 +146,12 @@ def write_product(module: ir.Module, lanes: int, vectors: int, row_words: int, m
     for height in range(1, most + 1):
         block = function.append_basic_block(f"rows{height}")
         switch.add_case(LONG(height), block)
-        _write_block(function, ir.IRBuilder(block), lanes, vectors, row_words, height, done)
+        _write_block(function, ir.IRBuilder(block), lanes, vectors, row_words, height, done, add_product)
     return function
 
 
 def _write_block(
-    function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any
+    function: ir.Function, b: ir.IRBuilder, lanes: int, vectors: int, row_words: int, height: int, done: Any, add: Any
 ) -> None:
     source, by_row, by_inner, _, panel, inner, tile, more = function.args
     v = Vectors(b, lanes)
@@ -177,7 +183,7 @@ def _write_block(
     for r in range(height):
         number = v.splat(b.load(b.gep(rows[r], [along], source_etype=FLOAT), typ=FLOAT))
         for c in range(vectors):
-            added[r, c] = v.fma(number, weights[c], sums[r, c])
+            added[r, c] = add(v, number, weights[c], sums[r, c])
     for place in places:
         sums[place].add_incoming(added[place], loop)
     following = b.add(k, LONG(1))

@@ -7,6 +7,7 @@ keeps what the third, backward, reads. With the products around it, each is a sc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -27,14 +28,14 @@ Memory = dict[Any, Tensor]  # what a script reads and writes, by the names of it
 
 
 class Program:
-    """A recurrence compiled for its widths."""
+    """A recurrence compiled for its widths; `narrow`: with products of bfloat16 numbers."""
 
-    def __init__(self, recurrence: Recurrence) -> None:
+    def __init__(self, recurrence: Recurrence, *, narrow: bool = False) -> None:
         self.recurrence = recurrence
         self._scripts: dict[Any, Written] = {}
         self._names: dict[Form, list[Any]] = {}
         self.widths = [node.width for node in recurrence.state]
-        self.target = objects.processor().target
+        self.target = replace(objects.processor().target, narrow=narrow)
         nodes = recurrence.graph.used(recurrence.state)
         self.states = [node for node in nodes if node.op == "state"]
         self.leaves = {
@@ -98,7 +99,8 @@ class Program:
         sums: list[tuple[Node, Buffer]] | None = None,
     ) -> Loop:
         planned = plan(graph, reads, writes, sums)
-        return Loop(kernel.emit(name, planned, self.target, backward=name == "backward"))
+        emitted = kernel.emit(name, planned, self.target, backward=name == "backward")
+        return Loop(emitted, narrow=self.target.narrow)
 
     @cached_property
     def leaf_widths(self) -> dict[tuple[str, int, int], int]:

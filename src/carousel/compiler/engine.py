@@ -53,10 +53,20 @@ class Known:
     @cached_property
     def program(self) -> Any:
         """The compiled loops, or why there are none."""
+        return self._program(narrow=False)
+
+    @cached_property
+    def narrow_program(self) -> Any:
+        """The same with products of bfloat16 numbers, if the processor has any."""
+        from carousel.compiler import objects  # loads LLVM
+
+        return self._program(narrow=True) if objects.processor().has_bfloat16 else self.program
+
+    def _program(self, *, narrow: bool) -> Any:
         from carousel.compiler.cpu import Program  # loads LLVM
 
         found = self.recurrence
-        return found if isinstance(found, Unsupported) else Program(found)
+        return found if isinstance(found, Unsupported) else Program(found, narrow=narrow)
 
 
 def known(cell: Cell) -> Known:
@@ -107,7 +117,7 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
             return found
     reason = against(cell, inputs, state)
     if reason is None:
-        program = known(cell).program
+        program = known(cell).narrow_program if _wants_bfloat16() else known(cell).program
         if not isinstance(program, Unsupported):
             return program
         reason = str(program)
@@ -125,6 +135,19 @@ def compiled(cell: Cell, inputs: Tensor, engine: Engine, state: Any = None) -> A
 
 
 _WARNED: set[type] = set()
+
+
+def _wants_bfloat16() -> bool:
+    """Whether PyTorch is told to multiply in bfloat16 inside of float32 recurrent layers on the CPU.
+
+    That is by `torch.backends.mkldnn.rnn.fp32_precision = "bf16"`, or, where that says nothing, by
+    `torch.set_float32_matmul_precision("medium")`.
+    """
+    backend: Any = torch.backends.mkldnn
+    precision = backend.rnn.fp32_precision
+    if precision == "none":
+        precision = backend.matmul.fp32_precision
+    return bool(precision == "bf16")
 
 
 def _to_caller() -> int:

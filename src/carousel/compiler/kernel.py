@@ -24,6 +24,7 @@ from llvmlite import ir
 
 from carousel.compiler import objects
 from carousel.compiler.arithmetic import BIT, FLOAT, INT, LONG, POINTER
+from carousel.compiler.bfloat16 import write_narrow_product
 from carousel.compiler.blocks import Loops, Target, column_vectors, write_product
 from carousel.compiler.graph import Node
 from carousel.compiler.plan import ALL, BEFORE, CARRY, SEQUENCE, STEP, Buffer, Call, Pass, Plan
@@ -228,7 +229,8 @@ class _Writer(Loops):
         key = (vectors, row_words)
         if key not in self.products:
             most = self.target.rows(vectors)
-            self.products[key] = write_product(self.module, self.target.lanes, vectors, row_words, most)
+            write = write_narrow_product if self.target.narrow else write_product
+            self.products[key] = write(self.module, self.target.lanes, vectors, row_words, most)
         return self.products[key]
 
     # Addresses.

@@ -19,8 +19,8 @@ Place = tuple[str, int]  # what a loop reads and writes, by kind and number
 class Loop:
     """A compiled time loop."""
 
-    def __init__(self, emitted: kernel.Kernel) -> None:
-        self.name, self.entries = emitted.name, emitted.entries
+    def __init__(self, emitted: kernel.Kernel, *, narrow: bool = False) -> None:
+        self.name, self.entries, self.narrow = emitted.name, emitted.entries, narrow
         self.function = objects.library(emitted.ir).function(emitted.name, ctypes.c_void_p)
         buffers = [entry[1] for entry in self.entries if entry[0] == "address"]
         self.sums: list[Buffer] = [one for one in buffers if one.kind in ("column_sum", "column_total")]
@@ -34,6 +34,10 @@ class Loop:
                 room[base] = (panel_size(entry), 0, 0)
                 for table in panel_words(entry, weights, base):
                     once.call(matrix.function("pack"), *table)
+                if self.narrow:
+                    _, members, inner, *_, vectors = entry
+                    step = len(members) * vectors * objects.processor().target.lanes
+                    narrow_panels(once, base, panel_size(entry) // (inner * step), inner, step)
 
     def call(self, section: Section, room: Room, strides: dict[Place, int], local: Collection[Place]) -> None:
         """Add the call.
@@ -86,6 +90,12 @@ class Loop:
 _VARIABLES = {
     "rows": "rows", "steps": "steps", "batch": "batch", "sizes": "sizes", "first": "lowest", "last": "highest",
 }  # fmt: skip
+
+
+def narrow_panels(section: Section, base: Any, blocks: int, depth: int | Word, step: int) -> None:
+    """Add the call that makes panels bfloat16, when all of their members are laid out."""
+    section.waits[-1] = True
+    section.call(matrix.function("narrow"), word(0, base), word(even=blocks), depth, step)
 
 
 def panel_size(entry: kernel.Entry) -> int:

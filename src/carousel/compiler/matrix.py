@@ -9,6 +9,7 @@ reads its arguments from a table of 64-bit words: addresses in bytes, lengths in
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from carousel.compiler import objects
 from carousel.compiler.arithmetic import BIT, FLOAT, LONG, POINTER
+from carousel.compiler.bfloat16 import NARROW, write_narrow, write_narrow_product
 from carousel.compiler.blocks import Loops, Target, column_vectors, write_pack, write_product
 
 INNER = 256  # of K at a time
@@ -52,8 +54,10 @@ def form(columns: int) -> Form:
     return Form(columns, vectors, step, -(-columns // step))
 
 
-def product(a: Tensor, b: Tensor, into: Tensor, bias: Tensor | None = None, *, add: bool = False) -> Tensor:
-    """a @ b, plus a bias (N,), written or added into `into` (M, N): one product by itself.
+def product(
+    a: Tensor, b: Tensor, into: Tensor, bias: Tensor | None = None, *, add: bool = False, narrow: bool = False
+) -> Tensor:
+    """a @ b, plus a bias (N,), written or added into `into` (M, N): one product by itself, `narrow` in bfloat16.
 
     >>> product(torch.ones(5, 2), torch.ones(2, 3), torch.empty(5, 3))[4]
     tensor([2., 2., 2.])
@@ -61,8 +65,10 @@ def product(a: Tensor, b: Tensor, into: Tensor, bias: Tensor | None = None, *, a
     (K, N), cut = b.shape, form(b.shape[1])
     panels, beginning = torch.empty(cut.width * K), torch.zeros(N) if bias is None else bias
     call(function("pack"), b.data_ptr(), b.stride(1), b.stride(0), N, K, K, cut.vectors, cut.step, panels.data_ptr())
+    if narrow:
+        call(function("narrow"), panels.data_ptr(), cut.blocks, K, cut.step)
     call(
-        function("multiply", cut.vectors), a.data_ptr(), *a.stride(), panels.data_ptr(), len(a), N, K,
+        function("multiply", cut.vectors, narrow=narrow), a.data_ptr(), *a.stride(), panels.data_ptr(), len(a), N, K,
         into.data_ptr(), into.stride(0), beginning.data_ptr(), add,
     )  # fmt: skip
     return into
@@ -74,13 +80,19 @@ def call(function: Any, *words: int) -> None:
 
 
 @cache
-def function(name: str, vectors: int = 0) -> Any:
-    """A compiled function: "pack", "pack_before", "sum", or "multiply" for panels of so many vectors."""
-    target = objects.processor().target
+def function(name: str, vectors: int = 0, *, narrow: bool = False) -> Any:
+    """A compiled function: "pack", "pack_before", "sum", "narrow", or "multiply" for panels of so many vectors.
+
+    Args:
+        narrow: whether the panels are.
+    """
+    target = replace(objects.processor().target, narrow=narrow)
 
     def text() -> str:
         module = ir.Module("matrix")
-        if name == "multiply":
+        if name == "narrow":
+            write_narrow(*_begin_narrow(module, target))
+        elif name == "multiply":
             _write_multiply(module, target, vectors)
         else:
             lay_out = write_pack(module, target)
@@ -89,7 +101,8 @@ def function(name: str, vectors: int = 0) -> Any:
             _write_sum(module, target)
         return str(module)
 
-    return objects.library(objects.text(f"matrix {vectors} {target}", text)).function(name, ctypes.c_void_p)
+    kind = name if name == "narrow" else vectors
+    return objects.library(objects.text(f"matrix {kind} {target}", text)).function(name, ctypes.c_void_p)
 
 
 def begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], pointers: str) -> tuple[Loops, Any]:
@@ -103,9 +116,15 @@ def begin(module: ir.Module, target: Target, name: str, words: tuple[str, ...], 
     return w, found
 
 
+def _begin_narrow(module: ir.Module, target: Target) -> tuple[Any, ...]:
+    w, words = begin(module, target, "narrow", NARROW, "panels")
+    return (w, *words)
+
+
 def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
     lanes, step, rows = target.lanes, vectors * target.lanes, target.rows(vectors)
-    multiply = write_product(module, lanes, vectors, step, rows)
+    write = write_narrow_product if target.narrow else write_product
+    multiply = write(module, lanes, vectors, step, rows)
     w, words = begin(module, target, "multiply", MULTIPLY, "a panels c bias")
     a, a_row, a_inner, panels, M, N, K, c, c_row, bias, add = words
     b = w.b
@@ -118,7 +137,7 @@ def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
         blocks = w.shares(w.least(LONG(ROWS), b.sub(M, top)), rows)
         with w.loop(w.ceiling(N, step)) as j:
             column = b.mul(j, LONG(step))
-            panel = w.at(panels, b.mul(column, K), b.mul(start, LONG(step)))
+            panel = w.at(panels, b.mul(column, K), b.mul(b.udiv(start, LONG(1 + target.narrow)), LONG(step)))
             inside = w.least(LONG(vectors), w.ceiling(b.sub(N, column), lanes))
             with w.each_share(blocks) as (offset, height):
                 first = b.add(top, offset)

@@ -34,6 +34,7 @@ class Processor:
     name: str
     features: str
     target: Target
+    has_bfloat16: bool
 
     @property
     def vectors(self) -> str:
@@ -60,7 +61,7 @@ def processor() -> Processor:
     features = ",".join(f"{'+' if has else '-'}{name}" for name, has in sorted(found.items()))
     if target.lanes == 16:
         features += ",-prefer-256-bit"
-    return Processor(llvm.get_host_cpu_name(), features, target)
+    return Processor(llvm.get_host_cpu_name(), features, target, "+avx512bf16" in features)
 
 
 def _machine() -> Any:
@@ -110,7 +111,7 @@ def _sources() -> str:
     return "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in _WRITERS)
 
 
-_WRITERS = ("arithmetic", "blocks", "graph", "kernel", "matrix", "packing", "plan", "script")
+_WRITERS = ("arithmetic", "bfloat16", "blocks", "graph", "kernel", "matrix", "packing", "plan", "script")
 
 
 def _digest(*parts: str) -> str:

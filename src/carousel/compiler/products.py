@@ -20,7 +20,7 @@ from torch import Tensor
 from carousel.compiler import matrix, packing
 from carousel.compiler.extent import Extent
 from carousel.compiler.graph import Node
-from carousel.compiler.loops import Loop, Place
+from carousel.compiler.loops import Loop, Place, narrow_panels
 from carousel.compiler.operands import Operands, Product
 from carousel.compiler.script import Room, Script, Section, Word, share, timed, word
 
@@ -92,15 +92,18 @@ def forward(loop: Loop, operands: Operands, parts: int, *, kept: Sequence[int], 
         place, cut = ("input", k), matrix.form(columns)
         panels = ("panels", k)
         room[panels] = (cut.width * inner, 0, 0)
+        narrow = loop.narrow and 1 in x.stride()[-2:]
         _pack(once, panels, cut, word(0, ("W", k)), weight.stride(0), weight.stride(1), word(inner), k)
+        if narrow:
+            narrow_panels(once, panels, cut.blocks, inner, cut.step)
         into = word(0, place) if place in local else word(0, place, row=4 * columns)
         if place in local:
             room[place] = (0, columns, 0)
         rows = _packed(each, room, k, x)
         each.call(
-            matrix.function("multiply", cut.vectors), rows.words + word(first=4 * rows.stride), rows.stride,
-            x.stride(-1), word(0, panels), word(count=1), columns, inner, into + word(first=4 * columns), columns,
-            word(0, ("b", k) if bias is not None else ("zeros", columns)), 0,
+            matrix.function("multiply", cut.vectors, narrow=narrow), rows.words + word(first=4 * rows.stride),
+            rows.stride, x.stride(-1), word(0, panels), word(count=1), columns, inner, into + word(first=4 * columns),
+            columns, word(0, ("b", k) if bias is not None else ("zeros", columns)), 0,
         )  # fmt: skip
     if products:
         each.waits[-1] = True
@@ -172,7 +175,7 @@ class _Backward:
     def __init__(self, program: Program, operands: Operands, parts: int) -> None:
         self.program, self.operands, self.parts = program, operands, parts
         self.once, self.packs, self.products = Section(False), Section(True), Section(True)
-        self.strides = _strides(operands)
+        self.strides, self.narrow = _strides(operands), program.target.narrow
         self.room: Room = {}
         self.local: list[Place] = []
         self.results: list[Result | None] = []
@@ -230,9 +233,11 @@ class _Backward:
             cut, panels = matrix.form(K), ("panels of W", k)
             self.room[panels] = (cut.width * M, 0, 0)
             _pack(self.once, panels, cut, word(0, ("W", k)), weight.stride(1), weight.stride(0), word(M), k)
+            if self.narrow:
+                narrow_panels(self.once, panels, cut.blocks, M, cut.step)
             into = word(0, ("rows of dx", k)) if padded else word(0, ("dx", k), row=4 * K)
             self.products.call(
-                matrix.function("multiply", cut.vectors),
+                matrix.function("multiply", cut.vectors, narrow=self.narrow),
                 self.rows(place) + word(first=4 * self.strides[place]), self.strides[place], 1, word(0, panels),
                 word(count=1), K, M, into + word(first=4 * K), K, word(0, ("zeros", K)), 0, wait=padded,
             )  # fmt: skip
@@ -244,6 +249,7 @@ class _Backward:
                 cut = self.new_panels(("x", k), K)
                 b, stride = _packed(self.packs, self.room, k, x)
                 _pack(self.packs, self.panels["x", k], cut, b, x.stride(-1), stride, word(rows=1), 1)
+                self.narrow_rows(cut, self.panels["x", k])
             self.add_product(place, 0, M, ("x", k), K, word(0, ("dW", k)), word(again=1))
         if bias is not None and self.wants(wants, Result(("db", k), (M,))):
             self.products.call(
@@ -287,6 +293,11 @@ class _Backward:
             column = 4 * (buffer.key[1] if len(buffer.key) > 1 else 0)
             b = word(column, place, row=4 * stride)
             _pack(self.packs, panels, cut, b, 1, stride, word(rows=1), len(self.panels))
+        self.narrow_rows(cut, panels)
+
+    def narrow_rows(self, cut: matrix.Form, panels: Any) -> None:
+        if self.narrow:
+            narrow_panels(self.packs, panels, cut.blocks, word(rows=1), cut.step)
 
     def new_panels(self, of: Any, columns: int) -> matrix.Form:
         cut, base = matrix.form(columns), ("panels of", of)
@@ -297,7 +308,7 @@ class _Backward:
     def add_product(self, adjoint: Place, column: int, rows: int, of: Any, columns: int, into: Word, add: Word) -> None:
         """into (+)= a^T b: some columns of an adjoint, times what is laid out."""
         self.products.call(
-            matrix.function("multiply", matrix.form(columns).vectors),
+            matrix.function("multiply", matrix.form(columns).vectors, narrow=self.narrow),
             self.rows(adjoint) + word(4 * column) + share(rows, first=4), 1, self.strides[adjoint],
             word(0, self.panels[of]), share(rows, count=1), columns, word(rows=1),
             into + share(rows, first=4 * columns), columns, word(0, ("zeros", columns)), add,
