@@ -6,6 +6,7 @@
     carousel.generate("runs/book-language", "Once") more text
     carousel.load("runs/reviews-classify")          a model again
     carousel.evaluate("captions.jsonl", "photos")   how good it is
+    carousel.calibrate("m.safetensors", "captions.jsonl", "photos")     how sure it can be of a sentence
     carousel.Recurrent("gru", 64, 128)              any recurrence, in layers
     carousel.LSTM(64, 128), GRU, RNN                torch.nn's layers, argument for argument
     carousel.explain(model)                         what the compiler made of a recurrence
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "calibrate": "carousel.tasks.calibration",
     "caption": "carousel.tasks.captioning",
     "train": "carousel.tasks.verbs",
     "evaluate": "carousel.tasks.verbs",
@@ -73,6 +75,7 @@ if TYPE_CHECKING:
         unroll,
     )
     from carousel.reading_list import reproduce
+    from carousel.tasks.calibration import calibrate
     from carousel.tasks.captioning import caption
     from carousel.tasks.comparison import compare
     from carousel.tasks.verbs import evaluate, generate, load, predict, train
@@ -93,6 +96,7 @@ __all__ = [
     "Recurrent",
     "ResetAfterGRU",
     "__version__",
+    "calibrate",
     "caption",
     "caption_photos",
     "check_cell",

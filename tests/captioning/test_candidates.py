@@ -13,4 +13,4 @@ def test_a_candidate_has_the_captions_words_and_counts_each_concept_once() -> No
 
 
 def test_an_empty_sentence_is_a_candidate() -> None:
-    assert Candidate.of(Caption("", -9.0, True, []), 0) == Candidate("", (), -9.0, 0, 0)
+    assert Candidate.of(Caption("", -9.0, False, []), 0) == Candidate("", (), -9.0, 0, 0)

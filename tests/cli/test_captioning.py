@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from carousel.captioning import NIC
+from carousel.captioning.confidence import GRADES
 from carousel.cli import main
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230), "white": (250, 250, 250)}
@@ -82,6 +83,41 @@ def test_a_similarity_model_is_trained_and_says_how_well_it_finds(
     assert [line.split(" in %")[0] for line in scores] == [
         f"{way}: R@{k}" for way in ("caption for a photo", "photo for a caption") for k in (1, 10)
     ]
+
+
+def test_a_calibrated_captioner_says_how_sure_it_is(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CAROUSEL_CACHE", str(trained / "cache"))
+    data, photos, model = trained / "more.csv", str(trained / "more"), str(trained / "judged.safetensors")
+    (trained / "more").mkdir()
+    lines = ["image,caption,split"]
+    for colour, rgb in COLOURS.items():
+        Image.new("RGB", (40, 30), rgb).save(f"{photos}/{colour}.png")
+        for k in range(5):
+            name = f"more-{colour}-{k}.png"
+            Image.new("RGB", (40 + k, 30), rgb).save(f"{photos}/{name}")
+            assert main(["caption", f"{photos}/{name}", "--model", f"{trained}/run/model.safetensors", "--json"]) == 0
+            heard = lines_of(capsys)[0]["captions"][0]["text"]
+            said = heard if k % 2 else "Two dogs run"  # it is right about some
+            lines += [f"{name},{said},val", f"{colour}.png,A {colour} thing,train"]
+    data.write_text("\n".join(lines))
+    sizes = [word for setting in ("size=8", "maps=8", "batch_size=4", "epochs=2") for word in ("--set", setting)]
+    arguments = ["--images", photos, "--beam", "3", "--run", str(trained / "sim"), "--output", model, *sizes]
+    assert main(["calibrate", str(trained / "run"), str(data), *arguments]) == 0
+    assert capsys.readouterr().out.startswith("validation photos left out in turn: AUROC ")
+    photo = f"{photos}/red.png"
+    assert main(["caption", photo, "--model", model, "--json", "--no-hedge"]) == 0
+    found = lines_of(capsys)[0]["captions"][0]
+    assert 0 <= found["confidence"] <= 1 and found["grade"] in GRADES and "unsure_of" not in found
+    assert main(["caption", photo, "--model", model, "--n", "2"]) == 0
+    assert all("% sure" in line for line in capsys.readouterr().out.splitlines()[1:])
+    for without in ("--unjudged", "--sample"):
+        assert main(["caption", photo, "--model", model, without]) == 0
+        assert "sure" not in capsys.readouterr().out
+    assert main(["evaluate", str(data), "--images", photos, "--model", model, "--split", "val"]) == 0
+    shown = capsys.readouterr().out
+    assert "confidence: AUROC" in shown and "mean, from best to worst grade" in shown
 
 
 def test_a_learning_rate_is_looked_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

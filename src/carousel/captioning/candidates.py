@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol, Self
 
 
@@ -16,6 +16,10 @@ class Written(Protocol):
     @property
     def words(self) -> Iterable[tuple[str, float]]:
         """Each word with its probability given the words before it."""
+
+    @property
+    def novel(self) -> bool:
+        """Whether no training caption reads the same."""
 
 
 class Candidate(NamedTuple):
@@ -33,9 +37,17 @@ class Candidate(NamedTuple):
     covered: int  # how many of the photo's detected concepts it says; 0 where none were detected
     rank: int  # its place in the language model's list, from 0
     probabilities: tuple[float, ...] = ()  # of each word given those before it, where they are known
+    novel: bool = False  # no training caption reads the same
 
     @classmethod
     def of(cls, written: Written, rank: int, concepts: Collection[str] = ()) -> Self:
         """The candidate that a decoder's sentence is, on the place `rank` of its list."""
         words, probabilities = zip(*written.words, strict=True) if written.words else ((), ())
-        return cls(" ".join(words), words, written.logprob, len(set(words) & set(concepts)), rank, probabilities)
+        return cls(
+            " ".join(words), words, written.logprob, len(set(words) & set(concepts)), rank, probabilities, written.novel
+        )
+
+
+def candidates_of(written: Sequence[Written], concepts: Collection[str] = ()) -> list[Candidate]:
+    """The candidates of one photo, from its sentences in the decoder's order."""
+    return [Candidate.of(sentence, rank, concepts) for rank, sentence in enumerate(written)]

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from carousel.captioning.candidates import candidates_of
+from carousel.captioning.confidence import Grade
 from carousel.captioning.config import CaptioningConfig
 from carousel.captioning.entities import Entities
+from carousel.captioning.judge import Judge, Verdict
 from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
@@ -33,14 +36,25 @@ class Caption(NamedTuple):
     logprob: float  # natural logarithm, the end of the sentence counted
     novel: bool  # no training caption reads the same
     words: list[tuple[str, float]]
+    confidence: float | None = None  # the probability that it is right, where the model has learned to judge
+    grade: Grade | None = None
+    unsure_of: str | None = None  # the sentence that was not sure enough, where `text` is a hedge
 
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def sentence(self) -> str:
+        """What the model itself says, sure or not."""
+        return self.text if self.unsure_of is None else self.unsure_of
+
     def as_json(self) -> dict[str, Any]:
         """As ``carousel caption --json`` prints it."""
         words = [[word, round(probability, 6)] for word, probability in self.words]
-        return {"text": self.text, "logprob": round(self.logprob, 6), "novel": self.novel, "words": words}
+        found = {"text": self.text, "logprob": round(self.logprob, 6), "novel": self.novel, "words": words}
+        if self.confidence is not None:
+            found |= {"confidence": round(self.confidence, 4), "grade": self.grade}
+        return found if self.unsure_of is None else found | {"unsure_of": self.unsure_of}
 
 
 class Decoding(NamedTuple):
@@ -56,6 +70,8 @@ class Decoding(NamedTuple):
     no_repeat: int = 0  # no n-gram of this size twice; 0 allows all
     max_length: int = 20
     seed: int = 0
+    judged: bool = True  # ranked and with confidence, where the model has learned to judge
+    hedge: bool = True  # say less in place of a best caption that is not sure enough
 
 
 class Captioner:
@@ -69,9 +85,10 @@ class Captioner:
         members: Sequence[NIC],
         training_hashes: Tensor,  # (N,) int64, sorted: `sentence_hash` of every training caption
         facts: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.config, self.vocabulary, self.encoder, self.members = config, vocabulary, encoder, list(members)
-        self.training_hashes, self.facts = training_hashes, dict(facts or {})
+        self.training_hashes, self.facts, self.judge = training_hashes, dict(facts or {}), judge
         self._known = frozenset(training_hashes.tolist())
 
     @cached_property
@@ -84,7 +101,23 @@ class Captioner:
             return self.describe(self._fast_encoder(photos), decoding)
 
     def describe(self, features: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
-        """Captions, best first, of what the encoder sees in photos: features (N, F), or `Looked`."""
+        """Captions, best first, of what the encoder sees in photos: features (N, F), or `Looked`.
+
+        A model that has learned to judge looks at as many candidates as it learned on, unless a beam is given, ranks
+        them anew and says how sure it is of each. Captions drawn at random are not judged.
+        """
+        if self.judge is None or not decoding.judged or decoding.sample:
+            return self._searched(features, decoding)
+        many = max(decoding.n, self.judge.beam if decoding.beam is None else decoding.beam)
+        lists = self._searched(features, decoding._replace(n=many, beam=many))
+        verdicts = self.judge(pooled(features), [candidates_of(captions) for captions in lists])
+        return [
+            _judged(captions, best[: decoding.n], decoding.hedge)
+            for captions, best in zip(lists, verdicts, strict=True)
+        ]
+
+    def _searched(self, features: Seen, decoding: Decoding) -> list[list[Caption]]:
+        """Captions in the decoder's own order."""
         with torch.inference_mode():
             step, state = self._begin(features)
             found = self._decode(step, state, len(pooled(features)), decoding)
@@ -158,11 +191,16 @@ class Captioner:
                 del state["output.weight"]
             tensors |= {f"decoder.{i}.{name}": t.half() for name, t in state.items()}
         tensors["training_hashes"] = self.training_hashes
+        judging = {}
+        if self.judge is not None:
+            more, judging["judge"] = self.judge.parts()
+            tensors |= {f"judge.{name}": tensor for name, tensor in more.items()}
         known = {
             "task": TASK,
             "config": self.config.model_dump(),
             "vocabulary": self.vocabulary.to_list(),
             "members": len(self.members),
+            **judging,
             **self.facts,
             **(facts or {}),
         }
@@ -191,7 +229,22 @@ class Captioner:
                 members.append(member.eval())
             if not members:
                 raise ValueError("no members")
-            return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts)
+            judge = None
+            if "judge" in facts:
+                parts = {n.removeprefix("judge."): t for n, t in tensors.items() if n.startswith("judge.")}
+                judge = Judge.from_parts(parts, facts.pop("judge"))
+            return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts, judge)
+
+
+def _judged(captions: Sequence[Caption], verdicts: Sequence[Verdict], hedging: bool) -> list[Caption]:
+    """Captions in the order of their verdicts; the first is hedged where it is not sure enough, and `hedging` is on."""
+    found = []
+    for i, verdict in enumerate(verdicts):
+        caption = captions[verdict.place]._replace(confidence=verdict.confidence, grade=verdict.grade)
+        if hedging and i == 0 and verdict.hedge is not None:
+            caption = caption._replace(text=verdict.hedge, unsure_of=caption.text)
+        found.append(caption)
+    return found
 
 
 class PhotoCaptions(NamedTuple):

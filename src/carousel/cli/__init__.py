@@ -15,6 +15,7 @@ import typer
 
 from carousel import __version__
 from carousel.cli import (
+    calibrate,
     caption,
     cells,
     chat,
@@ -40,6 +41,7 @@ VERBS = (
     chat.chat,
     generate.generate,
     evaluate.evaluate,
+    calibrate.calibrate,
     init.init,
     cells.cells,
     compare.compare,

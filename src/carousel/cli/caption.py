@@ -13,7 +13,7 @@ import typer
 from carousel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from carousel.captioning import PhotoCaptions
+    from carousel.captioning import Caption, PhotoCaptions
 
 
 def caption(
@@ -52,6 +52,15 @@ def caption(
             min=0, max=2, help="Divide log-probabilities by length to this power; by default the model's own."
         ),
     ] = None,
+    judged: Annotated[
+        bool,
+        typer.Option(
+            "--judged/--unjudged", help="Choose among candidates and say how sure; or the decoder's own order alone."
+        ),
+    ] = True,
+    hedge: Annotated[
+        bool, typer.Option(help="Name only what is surely seen in place of a sentence that is not sure enough.")
+    ] = True,
     no_repeat: Annotated[
         int,
         typer.Option("--no-repeat", min=0, max=20, help="No run of this many words twice in a sentence; 0 allows all."),
@@ -89,6 +98,8 @@ def caption(
         top_p=top_p,
         no_repeat=no_repeat,
         seed=seed,
+        judged=judged,
+        hedge=hedge,
     )
     streamed = photos == ["-"]
     files: Iterable[str | Path] = _paths_from_input() if streamed else find_photos(photos)
@@ -122,8 +133,17 @@ def _print(result: PhotoCaptions, as_json: bool) -> None:
     else:
         print(result.file)
         for found in result.captions:
-            print(f"  {found.text}  ({found.logprob:.2f}{', new' if found.novel else ''})")
+            print(f"  {found.text}  ({_about(found)})")
         sys.stdout.flush()
+
+
+def _about(found: Caption) -> str:
+    """How likely and, where that is known, how sure a sentence is."""
+    words = [f"{found.logprob:.2f}", *(["new"] if found.novel else [])]
+    if found.confidence is not None:
+        of = f" of: {found.unsure_of}" if found.unsure_of is not None else f", {found.grade}"
+        words.append(f"{found.confidence:.0%} sure{of}")
+    return ", ".join(words)
 
 
 def _write_report(path: Path, results: list[PhotoCaptions], model: Path | None) -> Path:

@@ -102,6 +102,7 @@ def _table(found: CaptionEvaluation) -> str:
     lines += [
         f"{'distinct captions':36} {scores.distinct:6}",
         f"{'words used':36} {scores.vocabulary:6}",
+        *_sureness(found),
         "",
         f"decoding {1000 * found.seconds_decoding / scores.images:.1f} ms a photo; reading and encoding "
         f"{1000 * found.seconds_reading / scores.images:.1f} ms a photo (from the cache where it has them)",
@@ -110,7 +111,35 @@ def _table(found: CaptionEvaluation) -> str:
     return "\n".join(lines)
 
 
+def _known(found: CaptionEvaluation) -> dict[str, Any]:
+    if found.sureness is None:
+        return {}
+    return {"confidence": found.sureness._asdict() | {"refused": found.sureness.refused._asdict()}}
+
+
+def _sureness(found: CaptionEvaluation) -> list[str]:
+    """What the captioner's confidence is worth, where it has learned to judge."""
+    if (known := found.sureness) is None:
+        return []
+    means = ", ".join(f"{mean:.2f}" for mean in known.by_grade)
+    before, after = known.refused.wrong_before, known.refused.wrong_after
+    return [
+        "",
+        f"{'confidence: AUROC':36} {100 * known.auroc:6.2f}",
+        f"{'  expected calibration error':36} {100 * known.calibration_error:6.2f}",
+        f"{'  mean, from best to worst grade':36} {means}",
+        f"{'bad captions':36} {100 * before:6.2f}   without the least sure fifth {100 * after:.2f}",
+        f"{'hedged captions':36} {100 * known.hedged:6.2f}   with them {100 * known.chair_s:.2f} of all captions "
+        "hallucinate an object",
+    ]
+
+
 def _facts(found: CaptionEvaluation) -> dict[str, Any]:
     scores = found.scores._asdict()
     estimates = {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in scores.items()}
-    return {**estimates, "seconds_reading": found.seconds_reading, "seconds_decoding": found.seconds_decoding}
+    return {
+        **estimates,
+        **_known(found),
+        "seconds_reading": found.seconds_reading,
+        "seconds_decoding": found.seconds_decoding,
+    }

@@ -101,6 +101,9 @@ class _Line(NamedTuple):
     logprob: float
     share: float
     novel: bool
+    confidence: float | None  # that it is right, where the model has learned to judge
+    grade: str | None
+    unsure_of: str | None  # the sentence that a hedge replaces
 
     @property
     def named(self) -> bool:
@@ -117,5 +120,14 @@ def _card(photo: PhotoResult) -> _Card:
 def _lines(captions: Sequence[Sentence]) -> list[_Line]:
     most = max((caption.logprob for caption in captions), default=0.0)
     return [
-        _Line(c.text, c.words, math.exp(c.logprob), c.logprob, math.exp(c.logprob - most), c.novel) for c in captions
+        _Line(
+            c.text,
+            c.words,
+            math.exp(c.logprob),
+            c.logprob,
+            math.exp(c.logprob - most),
+            c.novel,
+            *(getattr(c, name, None) for name in ("confidence", "grade", "unsure_of")),
+        )
+        for c in captions
     ]

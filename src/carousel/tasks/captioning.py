@@ -6,11 +6,13 @@ Read from top to bottom: what is trained, `train`, `evaluate`, `caption`, `inspe
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -26,13 +28,15 @@ from carousel.captioning import (
     rows,
     teacher_forced,
 )
+from carousel.captioning.confidence import GRADES, graded
 from carousel.captioning.entities import entities_in
 from carousel.captioning.gallery import Gallery
 from carousel.captioning.pictures import load_pictures, training_set
 from carousel.captioning.training import CaptioningTask
 from carousel.data.captions import Split, read_captions
 from carousel.errors import ConfigError, DataError
-from carousel.metrics import CaptionScores, score_captions
+from carousel.metrics import CaptionScores, CiderD, hallucinated_objects, normalise, reference_chair, score_captions
+from carousel.metrics.calibration import Refused, auroc, calibration_error, refusing
 from carousel.metrics.score import Score
 from carousel.tasks.inspection import Inspection
 from carousel.tasks.task import Evaluation, Source, Task
@@ -132,6 +136,18 @@ class CaptionEvaluation(NamedTuple):
     captions: dict[str, str]  # by file
     seconds_reading: float  # photos to features, from the cache where they are in it
     seconds_decoding: float
+    sureness: Sureness | None = None  # where the model has learned to judge
+
+
+class Sureness(NamedTuple):
+    """What a captioner's confidence is worth, on the captions that were scored; bad ones are those of `graded`."""
+
+    auroc: float
+    calibration_error: float
+    refused: Refused  # the least sure fifth
+    by_grade: tuple[float, ...]  # the mean confidence of captions that deserve each grade, nan where there are none
+    hedged: float  # the share of captions that would be hedged
+    chair_s: float  # captions that name an object that no reference does, with the hedges in place
 
 
 def evaluate(
@@ -163,15 +179,36 @@ def evaluate(
         began = time.perf_counter()
         pictures = load_pictures(photos, Path(images), captioner.encoder, mirror=False, live=live)
     looked = time.perf_counter()
-    texts: list[str] = []
+    said: list[Caption] = []
     with torch.inference_mode():
         for i in range(0, len(pictures.files), 64):
             features = captioner.encoder.upper(rows(pictures.lower, slice(i, i + 64)))
-            texts += [best[0].text for best in captioner.describe(features, decoding)]
+            said += [best[0] for best in captioner.describe(features, decoding)]
     decoded = time.perf_counter()
     references = [[" ".join(words) for words in photo] for photo in pictures.captions]
+    texts = [caption.sentence for caption in said]
     scores = score_captions(texts, references, training_hashes=captioner.training_hashes.tolist(), seed=seed)
-    return CaptionEvaluation(scores, dict(zip(pictures.files, texts, strict=True)), looked - began, decoded - looked)
+    by_file = dict(zip(pictures.files, texts, strict=True))
+    return CaptionEvaluation(scores, by_file, looked - began, decoded - looked, sureness(said, references))
+
+
+def sureness(said: Sequence[Caption], references: Sequence[Sequence[str]]) -> Sureness | None:
+    """How much the confidence of captions is worth, one of each photo; None where they have none."""
+    confidences = [caption.confidence for caption in said if caption.confidence is not None]
+    if len(confidences) < len(said):
+        return None
+    truths = [[normalise(caption) for caption in captions] for captions in references]
+    worth = CiderD(truths).scores([caption.sentence for caption in said], range(len(said)))
+    grade = graded([bool(hallucinated_objects(c.sentence, t)) for c, t in zip(said, truths, strict=True)], worth)
+    sure, right = np.array(confidences), (grade <= 1).astype(np.float64)
+    return Sureness(
+        auroc(sure, right),
+        calibration_error(sure, right),
+        refusing(sure, right),
+        tuple(float(sure[grade == k].mean()) if (grade == k).any() else math.nan for k in range(len(GRADES))),
+        float(np.mean([caption.unsure_of is not None for caption in said])),
+        reference_chair([caption.text for caption in said], truths).chair_s,
+    )
 
 
 def caption(
