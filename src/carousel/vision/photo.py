@@ -67,7 +67,7 @@ def read_photo(source: str | Path | bytes, size: int = 224, *, name: str | None 
     return _read(source, lambda width, height: (size, size), name)
 
 
-def read_upright(source: str | Path | bytes, longest: int, *, enlarge: int = 1, name: str | None = None) -> Tensor:
+def read_upright(source: str | Path | bytes, longest: int, *, enlarge: float = 1, name: str | None = None) -> Tensor:
     """Read one photo as `read_photo` does, but with its own aspect ratio: 8-bit RGB ``(3, H, W)``.
 
     Its longer side becomes ``longest`` pixels, or ``enlarge`` times what it was where that is less.
