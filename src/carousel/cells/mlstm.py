@@ -115,13 +115,15 @@ class MLSTM(Cell):
         if last is not None:  # past it a sequence keeps everything and takes nothing
             over = (torch.arange(len(inputs), device=inputs.device)[:, None] > last)[..., None]
             log_i, log_f = log_i.masked_fill(over, -math.inf), log_f.masked_fill(over, 0.0)
+        q, k, v = (whole.permute(1, 2, 0, 3) for whole in (q, k, v))  # (B, heads, T, d)
+        log_i, log_f = (whole.permute(1, 2, 0) for whole in (log_i, log_f))  # (B, heads, T)
         outputs = []
         _, C, n, m = state
-        parts = [torch.split(whole, self.chunk) for whole in (q, k, v, log_i, log_f)]
+        parts = [torch.split(whole, self.chunk, 2) for whole in (q, k, v, log_i, log_f)]
         for q, k, v, log_i, log_f in zip(*parts, strict=True):
             read, C, n, m = _chunk(q, k, v, log_i, log_f, C, n, m)
             outputs.append(read)
-        h = o * torch.cat(outputs)
+        h = o * torch.cat(outputs, 2).permute(2, 0, 1, 3).flatten(2)
         end = h[-1] if last is None else h[last, torch.arange(len(last), device=inputs.device)]
         return h, self.State(end, C, n, m)
 
@@ -144,8 +146,11 @@ def outer(v: Tensor, k: Tensor) -> Tensor:
 
 def normalised(read: Tensor, length: Tensor, m: Tensor) -> Tensor:
     """C q / max(|nᵀ q|, exp(−m)) of all heads side by side, from C q: (..., heads, d) and nᵀ q: (..., heads)."""
-    bound = torch.maximum(length.abs(), torch.exp(-m.clamp(-80, 14)))
-    return (read / bound[..., None]).flatten(-2)
+    return (read / _bound(length, m)[..., None]).flatten(-2)
+
+
+def _bound(length: Tensor, m: Tensor) -> Tensor:
+    return torch.maximum(length.abs(), torch.exp(-m.clamp(-80, 14)))
 
 
 def _stabiliser(log_i: Tensor, log_f: Tensor, m: Tensor) -> Tensor:
@@ -160,16 +165,19 @@ def _chunk(
     """Some steps at once: what each reads, over its bound, and C, n and m after them.
 
     Step t reads what each step s <= t wrote as attention does, weighted by how much of it is left, W_ts = exp(ĩ_s +
-    log f_{s+1} + ... + log f_t − m_t), and from C what was there before the chunk.
+    log f_{s+1} + ... + log f_t − m_t), and from C what was there before the chunk. q, k, v: (B, heads, L, d); log i,
+    log f: (B, heads, L).
     """
-    new_m, total = _stabiliser(log_i, log_f, m), log_f.cumsum(0)  # (L, B, heads)
-    left = total[:, None] - total + log_i - new_m[:, None]  # (L, L, B, heads): t, s
-    causal = torch.ones(len(q), len(q), dtype=torch.bool, device=q.device).tril()
-    W = left.masked_fill(~causal[..., None, None], -math.inf).exp()
-    kept = torch.exp(total + m - new_m)
-    attention = W * torch.einsum("tbhd,sbhd->tsbh", q, k)
-    read = torch.einsum("tsbh,sbhd->tbhd", attention, v) + kept[..., None] * torch.einsum("bhvk,tbhk->tbhv", C, q)
-    length = attention.sum(1) + kept * torch.einsum("bhk,tbhk->tbh", n, q)
-    C = kept[-1, ..., None, None] * C + torch.einsum("sbh,sbhv,sbhk->bhvk", W[-1], v, k)
-    n = kept[-1, ..., None] * n + torch.einsum("sbh,sbhk->bhk", W[-1], k)
-    return normalised(read, length, new_m), C, n, new_m[-1]
+    total = log_f.cumsum(-1)
+    new_m = total + torch.maximum(m[..., None], (log_i - total).cummax(-1).values)  # (B, heads, L)
+    left = (total - new_m)[..., :, None] + (log_i - total)[..., None, :]  # (B, heads, L, L): t, s
+    future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
+    W = left.masked_fill(future, -math.inf).exp()
+    kept = torch.exp(total + m[..., None] - new_m)
+    attention = W * (q @ k.mT)
+    read = attention @ v + kept[..., None] * (q @ C.mT)
+    length = attention.sum(-1) + kept * (q @ n[..., None])[..., 0]
+    written = W[..., -1, :, None] * v
+    C = kept[..., -1, None, None] * C + written.mT @ k
+    n = kept[..., -1, None] * n + (W[..., -1:, :] @ k)[..., 0, :]
+    return read / _bound(length, new_m)[..., None], C, n, new_m[..., -1]
