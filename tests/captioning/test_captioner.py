@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from carousel.captioning import NIC, Captioner, CaptioningConfig, Decoding, PhotoEncoder, caption_photos
+from carousel.captioning import Captioner, CaptioningConfig, Decoding, Looked, PhotoEncoder, caption_photos, rows
+from carousel.captioning.captioner import decoder
 from carousel.data.vocabulary import UNKNOWN, Vocabulary
-from carousel.errors import ModelFileError
+from carousel.errors import ConfigError, ModelFileError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
 
@@ -29,7 +30,7 @@ def captioner(members: int = 1, seed: int = 0, encoder: PhotoEncoder | None = No
     defaults = {"hidden_size": 8, "embedding_size": 6}
     config = CaptioningConfig(**{**defaults, **options})
     encoder = encoder or PhotoEncoder(config.finetune_from)
-    decoders = [NIC(config, encoder.features, len(vocabulary)) for _ in range(members)]
+    decoders = [decoder(config, encoder, len(vocabulary)) for _ in range(members)]
     for parameter in [*encoder.parameters(), *(p for nic in decoders for p in nic.parameters())]:
         if parameter.requires_grad:
             parameter.data = (parameter.data * (1 + 0.1 * torch.rand(parameter.shape))).half().float()
@@ -62,6 +63,9 @@ def photos(n: int = 2) -> Tensor:
         {"tied": True, "image_at": "init", "layers": 2},
         {"finetune_from": 11, "tied": True, "members": 2},
         {"finetune_from": 9, "image_at": "par", "length_normalisation": 0.7, "beam": 5},
+        {"decoder": "adaptive", "members": 2},
+        {"decoder": "adaptive", "finetune_from": 11, "image_at": "par", "cell": "gru", "tied": True},
+        {"decoder": "attend", "tied": True, "layers": 2},
     ],
     ids=str,
 )
@@ -79,6 +83,18 @@ def test_it_comes_back_from_its_file(tmp_path: Path, options: dict[str, Any]) ->
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_a_file_from_before_there_was_a_choice_of_decoders(tmp_path: Path) -> None:
+    """Version 0.1's files name no decoder."""
+    path = tmp_path / "model.safetensors"
+    original = captioner()
+    original.save(path)
+    tensors, facts = read_model_file(path, "captioning")
+    new = ("decoder", "attention_size", "doubly_stochastic", "candidates", "object_penalty")
+    facts["config"] = {name: value for name, value in facts["config"].items() if name not in new}
+    write_model_file(path, tensors, facts)
+    assert Captioner.load(path).caption(photos(), Decoding(n=2)) == original.caption(photos(), Decoding(n=2))
+
+
 def test_tied_weights_are_kept_once(tmp_path: Path) -> None:
     captioner(tied=True).save(tmp_path / "model")
     tensors, _ = read_model_file(tmp_path / "model", "captioning")
@@ -86,6 +102,24 @@ def test_tied_weights_are_kept_once(tmp_path: Path) -> None:
     assert all(t.dtype == torch.float16 for name, t in tensors.items() if name != "training_hashes")
     nic = Captioner.load(tmp_path / "model").members[0]
     assert nic.output.weight is nic.embedding.weight
+
+
+def test_a_decoder_that_looks_is_not_taken_for_one_that_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    captioner(decoder="adaptive").save(path)
+    tensors, facts = read_model_file(path, "captioning")
+    config = facts["config"]
+    for other_tensors, other_config in (
+        (tensors, {**config, "decoder": "nic"}),
+        (tensors, {**config, "decoder": "attend"}),
+        (tensors, {**config, "decoder": "os.system"}),
+        (tensors, {**config, "attention_size": 7}),
+        ({n: t for n, t in tensors.items() if n != "decoder.0.attention.v.weight"}, config),
+        ({**tensors, "decoder.0.places.mean": torch.zeros(7)}, config),
+    ):
+        write_model_file(path, other_tensors, {**facts, "config": other_config})
+        with pytest.raises(ModelFileError, match="its parts do not fit together"):
+            Captioner.load(path)
 
 
 def test_parts_that_do_not_fit_are_told(tmp_path: Path) -> None:
@@ -145,6 +179,39 @@ def test_equal_members_speak_as_one(frozen: Captioner) -> None:
         assert one[0].text == other[0].text and one[0].logprob == pytest.approx(other[0].logprob, abs=1e-4)
 
 
+def looked(n: int = 4) -> Looked:
+    draw = torch.Generator().manual_seed(6)
+    return Looked(2 * features(n), torch.randn(n, 49, 320, generator=draw), torch.randn(n, 49, 112, generator=draw))
+
+
+@pytest.mark.parametrize("decoder", ["attend", "adaptive"])
+def test_one_photo_at_a_time_is_the_same_where_it_looks(frozen: Captioner, decoder: str) -> None:
+    looks = captioner(members=2, encoder=frozen.encoder, decoder=decoder, hidden_size=16, embedding_size=16)
+    together = looks.describe(looked(), Decoding(n=3))
+    alone = [looks.describe(rows(looked(), [k]), Decoding(n=3))[0] for k in range(4)]
+    assert [[c.text for c in found] for found in together] == [[c.text for c in found] for found in alone]
+    assert len({found[0].logprob for found in together}) == 4
+
+
+@pytest.mark.parametrize("decoder", ["attend", "adaptive"])
+def test_where_was_looked_for_each_word(frozen: Captioner, decoder: str) -> None:
+    looks = captioner(members=2, encoder=frozen.encoder, decoder=decoder)
+    captions = [found[0] for found in looks.caption(photos(), Decoding(max_length=5))]
+    maps = looks.attention(photos(), captions)
+    for caption, found in zip(captions, maps, strict=True):
+        assert found.words == caption.text.split() and found.places.shape == (len(found.words), 7, 7)
+        assert (found.sentinel is not None) == (decoder == "adaptive")
+        rest = 0.0 if found.sentinel is None else found.sentinel
+        torch.testing.assert_close(found.places.sum((1, 2)) + rest, torch.ones(len(found.words)))
+    [alone] = looks.attention(photos()[1:], captions[1:])
+    torch.testing.assert_close(alone.places, maps[1].places)
+
+
+def test_a_whole_photo_has_no_places(frozen: Captioner) -> None:
+    with pytest.raises(ConfigError, match=r"sees a photo as a whole \(got decoder nic\).*--set decoder=adaptive"):
+        frozen.attention(photos(), [found[0] for found in frozen.caption(photos())])
+
+
 def test_samples_depend_on_the_seed_alone(frozen: Captioner) -> None:
     first, again, other = (frozen.describe(features(), Decoding(n=5, sample=True, seed=seed)) for seed in (1, 1, 2))
     assert first == again != other
@@ -152,8 +219,9 @@ def test_samples_depend_on_the_seed_alone(frozen: Captioner) -> None:
 
 def test_drawing_for_training_leaves_the_decoder_in_training(frozen: Captioner) -> None:
     frozen.members[0].train()
-    drawn = frozen.draw(features(2), 3, torch.Generator().manual_seed(0))
-    assert len(drawn) == 6 and frozen.members[0].training
+    for generator in (torch.Generator().manual_seed(0), None):
+        drawn = frozen.candidates(features(2), 3, generator)
+        assert [len(sentences) for sentences in drawn] == [3, 3] and frozen.members[0].training
 
 
 @pytest.mark.parametrize(("text", "novel"), [("a red picture", False), ("a blue picture", True), ("", True)])

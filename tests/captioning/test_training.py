@@ -30,12 +30,12 @@ def test_the_loss_is_the_sum_over_words(data: Data, predict_start: bool) -> None
         features = task.encoder.upper(rows(task.train.lower, [photo]))
         for sentence in task.encoded[photo]:
             if predict_start:
-                hidden, _ = task.nic.decoder.step(task.nic.embed_image(features))
-                total -= task.nic.output(hidden).log_softmax(1)[0, START].item()
+                hidden, _ = task.decoder.decoder.step(task.decoder.embed_image(features))
+                total -= task.decoder.output(hidden).log_softmax(1)[0, START].item()
                 words += 1
-            state = task.nic.start(features)
+            state = task.decoder.start(features)
             for last, following in zip([START, *sentence], [*sentence, STOP], strict=True):
-                logits, state = task.nic.step(torch.tensor([last]), state)
+                logits, state = task.decoder.step(torch.tensor([last]), state)
                 total -= logits.log_softmax(1)[0, following].item()
                 words += 1
     assert found.words == words and found.total == pytest.approx(total, rel=1e-5)
@@ -51,30 +51,33 @@ def test_label_smoothing_is_trained_with_and_not_reported(data: Data) -> None:
 def test_perplexity_counts_words_and_stop(data: Data, predict_start: bool) -> None:
     task = data.task(predict_start=predict_start)
     with torch.no_grad():
-        task.nic.output.weight.zero_()
-        task.nic.output.bias.zero_()
-        task.nic.eval()
+        task.decoder.output.weight.zero_()
+        task.decoder.output.bias.zero_()
+        task.decoder.eval()
         assert task.validate()["perplexity"] == pytest.approx(len(task.vocabulary), rel=1e-5)
 
 
+@pytest.mark.parametrize("candidates", ["beam", "samples"])
 @pytest.mark.parametrize("predict_start", [False, True])
-def test_self_critical_gradients_favour_what_scores(data: Data, predict_start: bool) -> None:
+def test_self_critical_gradients_favour_what_scores(data: Data, predict_start: bool, candidates: str) -> None:
     """With rewards of 1 for a sentence with "red" and 0 else, a step makes "red" likelier."""
-    task = data.task(loss="self-critical", predict_start=predict_start, samples=20, batch_photos=8)
+    task = data.task(
+        loss="self-critical", predict_start=predict_start, samples=20, batch_photos=8, candidates=candidates
+    )
 
     class Red:
-        def scores(self, texts: list[str], photos: list[int]) -> list[float]:
+        def scores(self, texts: list[str], finished: list[bool], photos: list[int]) -> list[float]:
             assert photos == [photo for photo in photos[::20] for _ in range(20)]
             return [float("red" in text) for text in texts]
 
     task.__dict__["reward"] = Red()
-    before = task.nic.output.bias.detach().clone()
-    optimiser = torch.optim.SGD(task.nic.parameters(), lr=1.0)
+    before = task.decoder.output.bias.detach().clone()
+    optimiser = torch.optim.SGD(task.decoder.parameters(), lr=1.0)
     found = task.loss(0, 0)
     found.mean.backward()
     optimiser.step()
     [red] = task.vocabulary.encode(["red"])
-    moved = task.nic.output.bias - before
+    moved = task.decoder.output.bias - before
     assert moved.argmax() == red and moved[red] > 0
 
 

@@ -122,9 +122,10 @@ class Stopping(LiveProgress):
     "options",
     [
         {"finetune_from": 11, "dropout": 0.3, "word_dropout": 0.2, "scheduled_sampling": 0.5, "tied": True},
-        {"loss": "self-critical", "image_at": "merge", "layers": 2, "dropout": 0.3, "samples": 2},
+        {"loss": "self-critical", "image_at": "merge", "layers": 2, "samples": 2, "candidates": "samples"},
+        {"loss": "self-critical", "decoder": "adaptive", "dropout": 0.3, "object_penalty": 1.0},
     ],
-    ids=["finetuned", "self-critical"],
+    ids=["finetuned", "self-critical", "adaptive"],
 )
 def test_stopped_and_resumed_is_the_same(data: Data, tmp_path: Path, options: Mapping[str, Any]) -> None:
     whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
@@ -162,6 +163,21 @@ def test_going_on_with_a_trained_model(data: Data, trained: Captioner, tmp_path:
     assert caption(data.photos / "red3.png", model=better)[0].text == "a red picture"
     with pytest.raises(ConfigError, match="start_from: a model of another shape"):
         data.train(str(tmp_path / "other"), **options, hidden_size=31)
+
+
+@pytest.mark.parametrize("decoder", ["adaptive", "attend"])
+def test_a_decoder_that_looks_learns_colours_and_can_start_from_one_that_does_not(
+    data: Data, trained: Captioner, tmp_path: Path, decoder: str
+) -> None:
+    run = data.folder / "run" / "model.safetensors"
+    start = {"start_from": run, "epochs": 2, "learning_rate": 1e-3} if decoder == "adaptive" else {}
+    looks = data.train(str(tmp_path / "looks"), decoder=decoder, attention_size=8, **start)
+    losses = [record["loss"] for record in log(data, str(tmp_path / "looks"))]
+    assert losses[0] < 0.5 if start else losses[-1] < losses[0] / 2
+    for colour in COLOURS:
+        assert caption(data.photos / f"{colour}3.png", model=looks)[0].text == f"a {colour} picture"
+    found = evaluate(data.captions, data.photos, model=tmp_path / "looks" / "model.safetensors")
+    assert found.scores.bleu_1.value == pytest.approx(1.0)
 
 
 def test_a_trained_encoder_is_not_taken_for_a_frozen_one(data: Data, tmp_path: Path) -> None:

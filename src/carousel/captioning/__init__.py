@@ -1,17 +1,22 @@
 """Image captioning by encoder and decoder: the model, its photo encoder, and the captioner they make."""
 
+from .attend import Adaptive, Attend
 from .captioner import SHIPPED, Caption, Captioner, Decoding, PhotoCaptions, caption_photos
 from .config import CaptioningConfig
-from .nic import NIC, DecoderState, teacher_forced
+from .decoder import Decoder, teacher_forced
+from .nic import NIC, DecoderState
 from .photo_encoder import ALL_FROZEN, FoldedEncoder, Looked, PhotoEncoder, Seen, pooled, rows
 
 __all__ = [
     "ALL_FROZEN",
     "NIC",
     "SHIPPED",
+    "Adaptive",
+    "Attend",
     "Caption",
     "Captioner",
     "CaptioningConfig",
+    "Decoder",
     "DecoderState",
     "Decoding",
     "FoldedEncoder",

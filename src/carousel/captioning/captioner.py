@@ -10,22 +10,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from carousel.captioning.attend import Adaptive, Attend
 from carousel.captioning.candidates import candidates_of
 from carousel.captioning.confidence import Grade
-from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.config import CaptioningConfig, DecoderName
+from carousel.captioning.decoder import Decoder, teacher_forced
 from carousel.captioning.entities import Entities
 from carousel.captioning.judge import Judge, Verdict
 from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
-from carousel.errors import PhotoError
+from carousel.errors import ConfigError, PhotoError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
 from carousel.training.model_file import parts_fit
 from carousel.vision.photo import read_photo
 
 TASK = "captioning"
+PLACES = 49
+DECODERS: dict[DecoderName, type[NIC | Attend]] = {"nic": NIC, "attend": Attend, "adaptive": Adaptive}
 SHIPPED = Path(__file__).parent / "weights" / "flickr8k.safetensors"
 
 
@@ -57,6 +61,14 @@ class Caption(NamedTuple):
         return found if self.unsure_of is None else found | {"unsure_of": self.unsure_of}
 
 
+class Attention(NamedTuple):
+    """Where a decoder looked for each word of a caption; the shares of a word sum to one, the sentinel's counted."""
+
+    words: list[str]
+    places: Tensor  # (words, 7, 7)
+    sentinel: Tensor | None  # (words,), the share of no place at all; see `Adaptive`
+
+
 class Decoding(NamedTuple):
     """How to turn the model's probabilities into `n` sentences: by beam search, or by sampling."""
 
@@ -74,6 +86,11 @@ class Decoding(NamedTuple):
     hedge: bool = True  # say less in place of a best caption that is not sure enough
 
 
+def decoder(config: CaptioningConfig, encoder: PhotoEncoder, vocabulary: int) -> Decoder:
+    """A decoder of the kind that the config names, untrained."""
+    return DECODERS[config.decoder](config, encoder.features, vocabulary)
+
+
 class Captioner:
     """Decoders (one, or an ensemble that averages probabilities) over one photo encoder, and their vocabulary."""
 
@@ -82,7 +99,7 @@ class Captioner:
         config: CaptioningConfig,
         vocabulary: Vocabulary,
         encoder: PhotoEncoder,
-        members: Sequence[NIC],
+        members: Sequence[Decoder],
         training_hashes: Tensor,  # (N,) int64, sorted: `sentence_hash` of every training caption
         facts: Mapping[str, Any] | None = None,
         judge: Judge | None = None,
@@ -123,30 +140,55 @@ class Captioner:
             found = self._decode(step, state, len(pooled(features)), decoding)
         return [[self._caption(sentence) for sentence in sentences] for sentences in found]
 
+    def attention(self, photos: Tensor, captions: Sequence[Caption]) -> list[Attention]:
+        """Where was looked for each word of a caption of each photo (N, 3, 224, 224): the mean over the decoders.
+
+        Raises `ConfigError` for a model that sees a photo as a whole.
+        """
+        if self.config.decoder == "nic":
+            raise ConfigError(
+                "attention: this model sees a photo as a whole (got decoder nic); attend or adaptive; train one with "
+                "--set decoder=adaptive"
+            )
+        spoken = [[word for word, _ in caption.words] for caption in captions]
+        encoded = [self.vocabulary.encode(words) for words in spoken]
+        words, lengths, _ = teacher_forced(encoded, max(map(len, encoded)))
+        with torch.inference_mode():
+            seen = self._fast_encoder(photos)
+            found = [member.eval().read(seen, words, lengths).weights for member in self.members]
+        mean = torch.stack([weights for weights in found if weights is not None]).mean(0)
+        maps = []
+        for said, each in zip(spoken, torch.split(mean, lengths.tolist()), strict=True):
+            places, rest = each[:-1, :PLACES].reshape(-1, 7, 7), each[:-1, PLACES:]  # the last step is the stop's
+            maps.append(Attention(said, places, rest[:, 0] if rest.shape[1] else None))
+        return maps
+
     def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
         """The likeliest caption of each photo file. Raises `PhotoError`."""
         return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
 
-    def draw(self, features: Seen, n: int, generator: torch.Generator) -> list[Sentence]:
-        """`n` sentences for each photo seen, drawn without dropout: N·n of them, photo by photo."""
+    def candidates(self, seen: Seen, n: int, generator: torch.Generator | None = None) -> list[list[Sentence]]:
+        """`n` sentences for each photo seen, without dropout: a beam's, or drawn at random where by a generator."""
+        limit = self.config.max_length + 1  # words and the stop
         with torch.no_grad():
             training = [member.training for member in self.members]
-            step, state = self._begin(features)
-            limit = self.config.max_length + 1  # words and the stop
-            drawn = sample(
-                step, state, batch=len(pooled(features)), start=START, stop=STOP, n=n, max_length=limit,
-                forbidden=(PAD, UNKNOWN), generator=generator,
-            )  # fmt: skip
+            step, state = self._begin(seen)
+            common: dict[str, Any] = {"batch": len(pooled(seen)), "start": START, "stop": STOP, "max_length": limit}
+            common["forbidden"] = (PAD, UNKNOWN)
+            if generator is None:
+                found = beam_search(step, state, width=n, n_best=n, **common)
+            else:
+                found = sample(step, state, n=n, generator=generator, **common)
             for member, was in zip(self.members, training, strict=True):
                 member.train(was)
-        return [sentence for sentences in drawn for sentence in sentences]
+        return found
 
     def _begin(self, features: Seen) -> tuple[Step, Any]:
         for member in self.members:
             member.eval()
         seen = rows(features, slice(None))
-        state = tuple(member.start(seen) for member in self.members)
-        return ensemble([member.step for member in self.members]), state
+        steps, states = zip(*(member.begin(seen) for member in self.members), strict=True)
+        return ensemble(steps), states
 
     def _decode(self, step: Any, state: Any, batch: int, d: Decoding) -> list[list[Sentence]]:
         common: dict[str, Any] = {
@@ -220,7 +262,7 @@ class Captioner:
             encoder.load_trained_state(trained)
             members = []
             for i in range(facts.pop("members")):
-                member = NIC(config, encoder.features, len(vocabulary))
+                member = decoder(config, encoder, len(vocabulary))
                 prefix = f"decoder.{i}."
                 state = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
                 if config.tied:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from carousel.captioning.config import CaptioningConfig
+from carousel.captioning.decoder import Decoder, Reading, of_photo, real_steps
 from carousel.captioning.photo_encoder import Seen, pooled
 from carousel.cells.initialisation import initialise_
-from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
-from carousel.decoding import sampled_inputs
+from carousel.data.vocabulary import PAD
+from carousel.decoding import Step
 from carousel.nn import Recurrent
 
 
@@ -24,7 +23,17 @@ class DecoderState(NamedTuple):
     image: Tensor  # (B, E)
 
 
-class NIC(nn.Module):
+class Unrolled(NamedTuple):
+    """The recurrence's way through given captions."""
+
+    words: Tensor  # (T, B, E), the words' vectors
+    hidden: Tensor  # (T, B, H), after each word; first after the photo, with `predict_start`
+    before: Tensor  # (B, H), before the first
+    image: Tensor  # (B, E)
+    scored: Tensor  # (B,), how many of the steps are
+
+
+class NIC(Decoder):
     """Show and Tell: the photo is what the recurrent decoder reads before the first word.
 
         x_{-1} = W_i v                        v: the photo's features, standardised
@@ -53,9 +62,6 @@ class NIC(nn.Module):
     torch.Size([5, 11])
     """
 
-    feature_mean: Tensor
-    feature_scale: Tensor
-
     def __init__(self, config: CaptioningConfig, features: int, vocabulary: int) -> None:
         super().__init__()
         self.config = config
@@ -78,46 +84,37 @@ class NIC(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(features))
         self.register_buffer("feature_scale", torch.ones(features))
 
-    def standardise_by(self, seen: Seen) -> None:
-        """Take mean and deviation from the training photos' features (N, F)."""
+    def read(self, seen: Seen, words: Tensor, lengths: Tensor, counts: Tensor | None = None) -> Reading:
+        """As of `Decoder`; with `predict_start` the logits of <start> come in addition, first in each row."""
+        way = self._unrolled(seen, words, lengths, counts)
+        picked = real_steps(way.hidden, way.scored)
+        if self.config.image_at == "merge":
+            picked = torch.cat([picked, way.image.repeat_interleave(way.scored, 0)], 1)
+        return Reading(self._logits(picked), None)
+
+    def begin(self, seen: Seen) -> tuple[Step, DecoderState]:
+        return self.step, self.start(seen)
+
+    def embed_image(self, seen: Seen, counts: Tensor | None = None) -> Tensor:
+        """Features (P, F) -> W_i v: (B, E)."""
         features = pooled(seen)
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(features.std(0, correction=min(1, len(features) - 1)) + 1e-3)
+        return self.drop(self.image(self.standardised(features if counts is None else features[of_photo(counts)])))
 
-    def forward(self, seen: Seen, words: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (Σ lengths, V) of the word after each real one, in the order of ``words.t()`` row by row.
-
-        Args:
-            seen: features (B, F).
-            words: (T, B) inputs, <start> first, padded.
-            lengths: (B,) of the inputs, <start> counted; with `predict_start` the logits of <start> come in addition,
-                first in each row.
-        """
-        image = self.embed_image(seen)
-        embedded = self._drop(self.embedding(self._blank(words)))
+    def _unrolled(self, seen: Seen, words: Tensor, lengths: Tensor, counts: Tensor | None) -> Unrolled:
+        image = self.embed_image(seen, counts)
+        x = embedded = self.embed(words)
         state, image_step = self._begin(image)
         if self.config.image_at == "par":
-            embedded = torch.cat([embedded, image.expand(len(words), *image.shape)], 2)
-        scored = lengths
-        if image_step is not None:
-            embedded, lengths = torch.cat([image_step[None], embedded]), lengths + 1
-        hidden, _ = self.decoder(embedded, state, lengths)
-        if image_step is not None and not self.config.predict_start:
-            hidden = hidden[1:]
-        elif image_step is not None:
-            scored = lengths
-        real = torch.arange(len(hidden))[None] < scored[:, None]  # (B, T)
-        picked = hidden.transpose(0, 1)[real]
-        if self.config.image_at == "merge":
-            picked = torch.cat([picked, image.repeat_interleave(scored, 0)], 1)
-        return self._logits(picked)
-
-    def embed_image(self, seen: Seen) -> Tensor:
-        """Features (B, F) -> W_i v: (B, E)."""
-        features = pooled(seen)
-        v = ((features - self.feature_mean) / self.feature_scale).clamp(-5, 5) / math.sqrt(features.shape[1])
-        v = F.dropout(v, self.config.feature_dropout, self.training)
-        return self._drop(self.image(v))
+            x = torch.cat([x, image.expand(len(words), *image.shape)], 2)
+        if image_step is None:
+            hidden, _ = self.decoder(x, state, lengths)
+            before = (self.decoder.initial_state(len(image)) if state is None else state)[-1][0]
+            return Unrolled(embedded, hidden, before.to(hidden.dtype), image, lengths)
+        x, lengths = torch.cat([image_step[None], x]), lengths + 1
+        hidden, _ = self.decoder(x, state, lengths)
+        if self.config.predict_start:
+            return Unrolled(embedded, hidden, hidden[0], image, lengths)
+        return Unrolled(embedded, hidden[1:], hidden[0], image, lengths - 1)
 
     def start(self, seen: Seen) -> DecoderState:
         """The state before <start>, from features (B, F)."""
@@ -129,28 +126,13 @@ class NIC(nn.Module):
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Logits (B, V) of the word after `words` (B,), and the new state."""
-        x = self._drop(self.embedding(words))
+        x = self.drop(self.embedding(words))
         if self.config.image_at == "par":
             x = torch.cat([x, state.image], 1)
         hidden, recurrent = self.decoder.step(x, state.recurrent)
         if self.config.image_at == "merge":
             hidden = torch.cat([hidden, state.image], 1)
         return self._logits(hidden), DecoderState(recurrent, state.image)
-
-    def sampled_inputs(
-        self, seen: Seen, words: Tensor, share: float, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Scheduled sampling: `words` (T, B) with a `share` of them drawn from what the model itself would say there.
-
-            for t in 1..T-1:  S'_t ~ p_t( . | S'_0 .. S'_{t-1}) with probability `share`, else S_t
-
-        Bengio et al. 2015, arXiv:1506.03099v3, section 2.4. The draw carries no gradient; then train on the result as
-        on any other input.
-        """
-        with torch.no_grad():
-            state = self.start(seen)
-        never = range(UNKNOWN + 1)
-        return sampled_inputs(self.step, state, words, share, padding=PAD, forbidden=never, generator=generator)
 
     def _begin(self, image: Tensor) -> tuple[Any, Tensor | None]:
         """The recurrent state before everything (None: zeros), and what is read before the words, if anything."""
@@ -159,35 +141,6 @@ class NIC(nn.Module):
             return (first._replace(**{first._fields[0]: torch.tanh(image.to(first[0].dtype))}), *others), None
         return None, image if self.config.image_at == "pre" else None
 
-    def _blank(self, words: Tensor) -> Tensor:
-        """Word dropout: some input words become <unk>."""
-        if not (self.training and self.config.word_dropout):
-            return words
-        blank = (torch.rand(words.shape) < self.config.word_dropout) & (words > UNKNOWN)
-        return words.masked_fill(blank, UNKNOWN)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training)
-
     def _logits(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.output(self.narrow(self._drop(hidden)))
+        logits: Tensor = self.output(self.narrow(self.drop(hidden)))
         return logits
-
-
-def teacher_forced(
-    captions: list[list[int]], max_length: int, predict_start: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs (T, B), lengths (B,) and targets, row after row, of captions cut at `max_length` words.
-
-    What follows a cut is the word that was there, not <stop>. With `predict_start` each row's targets begin with
-    <start>.
-
-    >>> words, lengths, targets = teacher_forced([[7, 8], [9]], max_length=18)
-    >>> words.tolist(), lengths.tolist(), targets.tolist()
-    ([[1, 1], [7, 9], [8, 0]], [3, 2], [7, 8, 2, 9, 2])
-    """
-    rows = [torch.tensor([START, *caption[:max_length]]) for caption in captions]
-    first = [START] if predict_start else []
-    targets = [[*first, *[*caption, STOP][: max_length + 1]] for caption in captions]
-    words = nn.utils.rnn.pad_sequence(rows, padding_value=PAD)
-    return words, torch.tensor([len(row) for row in rows]), torch.tensor([word for row in targets for word in row])

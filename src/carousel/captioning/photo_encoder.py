@@ -15,6 +15,7 @@ from carousel.vision.feature_cache import encoder_fingerprint
 
 ALL_FROZEN = 16  # the number of blocks
 EARLY = 11  # the block whose input is the first part of the features
+PLACE_FEATURES = STAGES[-1].channels + STAGES[4].channels  # of a place: 320 of the grid and 112 earlier ones
 
 
 class Looked(NamedTuple):

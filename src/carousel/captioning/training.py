@@ -13,11 +13,13 @@ import torch
 from torch.nn import functional as F
 
 from carousel import __version__
-from carousel.captioning.captioner import Captioner
+from carousel.captioning.attend import doubly_stochastic
+from carousel.captioning.captioner import Captioner, decoder
 from carousel.captioning.config import CaptioningConfig
-from carousel.captioning.nic import NIC, teacher_forced
-from carousel.captioning.photo_encoder import Kept, PhotoEncoder, Seen, joined, pooled, rows, where
+from carousel.captioning.decoder import of_photo, teacher_forced
+from carousel.captioning.photo_encoder import Kept, PhotoEncoder, Seen, joined, rows, where
 from carousel.captioning.pictures import Pictures
+from carousel.captioning.reward import Reward, advantages
 from carousel.data.vocabulary import START, Vocabulary
 from carousel.errors import ConfigError, DataError
 from carousel.metrics import CiderD
@@ -50,31 +52,32 @@ class CaptioningTask:
         self.encoded = [[self.vocabulary.encode(words) for words in captions] for captions in train.captions]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.nic = NIC(config, encoder.features, len(self.vocabulary))
+            self.decoder = decoder(config, encoder, len(self.vocabulary))
         if start_from:
             self._take(start_from)
         else:
-            self.nic.standardise_by(self.look(train))
-        self.model = torch.nn.ModuleDict({"encoder": encoder, "decoder": self.nic})
+            self.decoder.standardise_by(self.look(train))
+        self.model = torch.nn.ModuleDict({"encoder": encoder, "decoder": self.decoder})
         self.steps = math.ceil(len(train.files) / config.batch_photos)
         hashes = sorted(sentence_hashes(" ".join(words) for words in sentences))
         self.captioner = Captioner(
-            config, self.vocabulary, encoder, [self.nic], torch.tensor(hashes, dtype=torch.int64)
+            config, self.vocabulary, encoder, [self.decoder], torch.tensor(hashes, dtype=torch.int64)
         )
         self.references = [[normalise(" ".join(words)) for words in captions] for captions in val.captions]
         self.consensus = CiderD(self.references)
 
     def _take(self, trained: Captioner) -> None:
-        """Begin with the weights of a model of the same shape."""
-        here, there = self.nic.state_dict(), trained.members[0].state_dict()
+        """Begin with the weights of a model of the same shape, or with those of a NIC where this one also looks."""
+        here, there = self.decoder.state_dict(), trained.members[0].state_dict()
+        looks_too = (trained.config.decoder, self.config.decoder) == ("nic", "adaptive")
         for name, tensor in here.items():
-            if name not in there or there[name].shape != tensor.shape or len(trained.members) > 1:
+            misfits = not looks_too if name not in there else there[name].shape != tensor.shape
+            if misfits or len(trained.members) > 1:
                 got = tuple(there[name].shape) if name in there else "none"
                 raise ConfigError(
                     f"start_from: a model of another shape (got {name} {got}); {tuple(tensor.shape)}; the same "
                     "settings as that model's"
                 )
-        self.nic.load_state_dict(there)
         try:
             self.encoder.load_trained_state(trained.encoder.trained_state())
         except KeyError:
@@ -83,6 +86,9 @@ class CaptioningTask:
                 f"start_from: its photo encoder was trained from block {begins} on (got finetune_from "
                 f"{self.encoder.finetune_from}); at most {begins}; change the setting"
             ) from None
+        if looks_too:
+            self.decoder.standardise_by(self.look(self.train))
+        self.decoder.load_state_dict({**self.decoder.state_dict(), **there})
 
     def summary(self) -> str:
         """What is trained on what, in a line."""
@@ -99,7 +105,7 @@ class CaptioningTask:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
-        decoder = [p for p in self.nic.parameters() if p.requires_grad]
+        decoder = [p for p in self.decoder.parameters() if p.requires_grad]
         groups = [{"params": decoder, "lr": self.config.learning_rate}]
         return groups + ([{"params": encoder, "lr": self.config.encoder_learning_rate}] if encoder else [])
 
@@ -128,44 +134,50 @@ class CaptioningTask:
         config = self.config
         captions = [caption for photo in photos for caption in self.encoded[photo]]
         counts = torch.tensor([len(self.encoded[photo]) for photo in photos])
-        features = pooled(seen).repeat_interleave(counts, 0)
         words, lengths, targets = teacher_forced(captions, config.max_length, config.predict_start)
         if share := config.scheduled_sampling * epoch / max(1, config.epochs - 1):
             draw = generator(config.seed, "scheduled sampling", epoch, step)
-            words = self.nic.sampled_inputs(features, words, share, draw)
-        logits = self.nic(features, words, lengths).float()
+            words = self.decoder.sampled_inputs(seen, words, share, draw, counts)
+        logits, weights = self.decoder.read(seen, words, lengths, counts)
+        logits = logits.float()
         mean = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        if config.decoder == "attend" and weights is not None:
+            mean = mean + config.doubly_stochastic * doubly_stochastic(weights.float(), lengths)
         with torch.no_grad():
-            plain = F.cross_entropy(logits, targets) if config.label_smoothing else mean
+            plain = F.cross_entropy(logits, targets)
         return Loss(mean, plain.item() * len(targets), len(targets))
 
     def _self_critical(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
-        """Policy gradient on CIDEr-D: sentences that score above the photo's other samples become likelier.
+        """Policy gradient: sentences that score above the photo's others become likelier.
 
-            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I)
+            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_1..n a beam's, or S_k ~ p( . | I)
 
-        Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1. Sentences are
-        drawn without dropout and scored with it.
+        Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1; the sentences
+        of a beam as of Cornia et al. 2020, arXiv:1912.08226v2, section 3.3. They are found without dropout and scored
+        with it.
         """
-        n = self.config.samples
-        drawn = self.captioner.draw(pooled(seen).detach(), n, generator(self.config.seed, "samples", epoch, step))
-        of_photo = torch.arange(len(photos)).repeat_interleave(n)
-        texts = [self.vocabulary.decode(sentence.words) for sentence in drawn]
-        rewards = torch.tensor(self.reward.scores(texts, [photos[row] for row in of_photo]), dtype=torch.float32)
-        grouped = rewards.view(-1, n)
-        baseline = (grouped.sum(1, keepdim=True) - grouped) / (n - 1)
-        advantage = (grouped - baseline).flatten()
-        captions = [list(sentence.words) for sentence in drawn]
+        found = self.captioner.candidates(
+            rows(seen, slice(None)),
+            self.config.samples,
+            None if self.config.candidates == "beam" else generator(self.config.seed, "samples", epoch, step),
+        )
+        counts = torch.tensor([len(group) for group in found])
+        sentences = [sentence for group in found for sentence in group]
+        texts, finished = [self.vocabulary.decode(s.words) for s in sentences], [s.finished for s in sentences]
+        scores = self.reward.scores(texts, finished, [photos[k] for k in of_photo(counts)])
+        rewards = torch.tensor(scores, dtype=torch.float32)
+        captions = [list(sentence.words) for sentence in sentences]
         words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
-        logits = self.nic(pooled(seen)[of_photo], words, lengths).float()
+        logits = self.decoder(seen, words, lengths, counts).float()
         logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
-        mean = -(logprobs * advantage.repeat_interleave(lengths)).sum() / len(logprobs)
+        mean = -(logprobs * advantages(rewards, counts).repeat_interleave(lengths)).sum() / len(logprobs)
         return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
 
     @cached_property
-    def reward(self) -> CiderD:
-        """CIDEr-D against the training captions."""
-        return CiderD([[normalise(" ".join(words)) for words in photo] for photo in self.train.captions])
+    def reward(self) -> Reward:
+        """Of the training photos' captions."""
+        captions = [[" ".join(words) for words in photo] for photo in self.train.captions]
+        return Reward(captions, self.config.object_penalty)
 
     def _maybe_mirrored(self, photos: list[int], epoch: int, step: int) -> Kept:
         lower = rows(self.train.lower, photos)
@@ -188,13 +200,13 @@ class CaptioningTask:
         }
 
     def _perplexity(self, seen: Seen, batch: int = 64) -> float:
-        total, count, features = 0.0, 0, pooled(seen)
+        total, count = 0.0, 0
         for i in range(0, len(self.val.files), batch):
             group = self.val.captions[i : i + batch]
             captions = [self.vocabulary.encode(words) for photo in group for words in photo]
             counts = torch.tensor([len(photo) for photo in group])
             words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
-            logits = self.nic(features[i : i + batch].repeat_interleave(counts, 0), words, lengths)
+            logits = self.decoder(rows(seen, slice(i, i + batch)), words, lengths, counts)
             scored = targets != START
             total += F.cross_entropy(logits[scored], targets[scored], reduction="sum").item()
             count += int(scored.sum())

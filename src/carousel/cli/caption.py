@@ -13,7 +13,7 @@ import typer
 from carousel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from carousel.captioning import Caption, PhotoCaptions
+    from carousel.captioning import Caption, Captioner, PhotoCaptions
 
 
 def caption(
@@ -77,6 +77,10 @@ def caption(
         Path | None,
         typer.Option("--report", metavar="PAGE.html", help="Write a page that shows the photos with their sentences."),
     ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option("--attention", metavar="MAPS.png", help="Draw where the model looked for each word."),
+    ] = None,
 ) -> None:
     """Describe photos in a sentence, or in several."""
     if sample and beam is not None:
@@ -110,8 +114,10 @@ def caption(
         if known is not None:
             result = with_entities(result, known)
         _print(result, as_json)
-        if report is not None:
+        if report is not None or attention is not None:
             results.append(result)
+    if attention is not None:
+        print(_draw_attention(attention, results, captioner), file=sys.stderr if as_json else sys.stdout)
     if report is not None:
         print(_write_report(report, results, model), file=sys.stderr if as_json else sys.stdout)
     if failed:
@@ -144,6 +150,32 @@ def _about(found: Caption) -> str:
         of = f" of: {found.unsure_of}" if found.unsure_of is not None else f", {found.grade}"
         words.append(f"{found.confidence:.0%} sure{of}")
     return ", ".join(words)
+
+
+def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Captioner) -> Path:
+    """The best caption of every photo that could be read."""
+    import torch
+
+    from carousel.reports.attention import LookedAt, attention_picture
+    from carousel.training import write_atomically
+    from carousel.vision.photo import read_photo
+
+    good = [result for result in results if result.captions and result.captions[0].words]
+    if not good:
+        raise ConfigError("--attention: nothing to draw (got no photo with a caption); at least one; see above")
+    photos = torch.stack([read_photo(result.file) for result in good])
+    found = captioner.attention(photos, [result.captions[0] for result in good])
+    shown = [
+        LookedAt(
+            photo.permute(1, 2, 0).numpy(),
+            each.words,
+            each.places.numpy(),
+            None if each.sentinel is None else each.sentinel.numpy(),
+        )
+        for photo, each in zip(photos, found, strict=True)
+    ]
+    write_atomically(path, attention_picture(shown))
+    return path
 
 
 def _write_report(path: Path, results: list[PhotoCaptions], model: Path | None) -> Path:

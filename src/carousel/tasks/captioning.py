@@ -74,9 +74,9 @@ def learner(
         raise ConfigError("images: no photos are named (got captions alone); their folder; name it with --images")
     initial = Captioner.load(start_from) if start_from else None
     found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
-    encoder = PhotoEncoder(config.finetune_from)
-    seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live)
-    held = load_pictures(found.part("val"), source.images, encoder, mirror=False, live=live)
+    encoder, grid = PhotoEncoder(config.finetune_from), config.decoder != "nic"
+    seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live, grid=grid)
+    held = load_pictures(found.part("val"), source.images, encoder, mirror=False, live=live, grid=grid)
     if config.finetune_from < ALL_FROZEN and initial is None:
         live.tell("the encoder learns from the start, and can drift before the decoder reads it; better train with it")
         live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
@@ -177,7 +177,8 @@ def evaluate(
                 "photos; choose it with --split"
             )
         began = time.perf_counter()
-        pictures = load_pictures(photos, Path(images), captioner.encoder, mirror=False, live=live)
+        grid = captioner.config.decoder != "nic"
+        pictures = load_pictures(photos, Path(images), captioner.encoder, mirror=False, live=live, grid=grid)
     looked = time.perf_counter()
     said: list[Caption] = []
     with torch.inference_mode():
@@ -251,10 +252,12 @@ def inspection(
     with progress or LiveProgress() as live:
         found = read_captions(data, photos=images)
         photos = found.part("test") or found.part("val") or found.photos
-        pictures = load_pictures(photos[:sequences], Path(images), captioner.encoder, mirror=False, live=live)
+        looks = captioner.config.decoder != "nic"
+        some = photos[:sequences]
+        pictures = load_pictures(some, Path(images), captioner.encoder, mirror=False, live=live, grid=looks)
     nic, vocabulary = captioner.members[0], captioner.vocabulary
     with torch.inference_mode():
-        features = pooled(captioner.encoder.upper(rows(pictures.lower, slice(None))))
+        seen = captioner.encoder.upper(rows(pictures.lower, slice(None)))
     captions = [
         vocabulary.encode(next((words for words in photo if len(words) > 1), [])) for photo in pictures.captions
     ]
@@ -265,10 +268,11 @@ def inspection(
     last = torch.tensor([caption[-1] for caption in spoken])
     words, lengths, _ = teacher_forced([caption[:-1] for caption in spoken], nic.config.max_length)
     ends = (lengths + nic.config.predict_start).cumsum(0) - 1
-    before = ["(photo)"] if nic.config.image_at == "pre" else []
+    reads_photo = nic.config.image_at == "pre" and nic.config.decoder != "attend"
+    before = ["(photo)"] if reads_photo else []
     return Inspection(
         nic.eval(),
-        [features.clone()[kept], words, lengths],
+        [rows(seen if looks else pooled(seen).clone(), kept), words, lengths],
         lambda logits: F.cross_entropy(logits[ends], last, reduction="sum"),
         f"The decoder of a captioner, reading {len(kept)} captions of {Path(data).name}, one for a photo. The loss is "
         "that of each caption's last word.",
