@@ -26,7 +26,12 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that was stopped in --run.")] = False,
     start_from: Annotated[
-        Path | None, typer.Option("--from", metavar="MODEL", help="A model file of the same shape to begin with.")
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="A model file of the same shape to begin with; to classify, a language model's too.",
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="CELL", help="lstm, gru, ...: short for --set cell=CELL.")

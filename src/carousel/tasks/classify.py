@@ -1,6 +1,6 @@
 """Text classification: sentiment, topic, any label, or several; texts with labels in, a classifier out.
 
-Read from top to bottom: settings, network, what is trained, the trained model.
+Read from top to bottom: what is trained, the trained model; settings and network are in `text_classifier`.
 """
 
 from __future__ import annotations
@@ -9,117 +9,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from carousel import __version__
-from carousel.data.bucketing import Buckets, by_length
+from carousel.data.bucketing import Buckets
 from carousel.data.captions import Split
 from carousel.data.labelled import Examples, LabelledTexts, Roles
-from carousel.data.ragged import Keep, Ragged, cut
+from carousel.data.ragged import Ragged, cut
 from carousel.data.splits import balance
 from carousel.data.tables import Table
 from carousel.data.tokenizers import Tokenizer
 from carousel.errors import ConfigError, DataError
 from carousel.metrics.classification import accuracy, macro_f1, micro_f1
 from carousel.metrics.score import Score
-from carousel.nn import Embedding
 from carousel.reports.classification import calibration_section, confusion_section, length_section
 from carousel.reports.section import Section, Text
+from carousel.tasks import language
 from carousel.tasks.attribution import integrated_gradients, occlusion
 from carousel.tasks.bag_of_words import tfidf_logits
 from carousel.tasks.inspection import Inspection
+from carousel.tasks.language import LanguageModel
 from carousel.tasks.task import Evaluation, Source, Task
-from carousel.tasks.text import TextConfig, both_ends, lengths_in_words
-from carousel.training import Loss, read_model_file, write_model_file
+from carousel.tasks.text import lengths_in_words
+from carousel.tasks.text_classifier import ClassifyConfig, TextClassifier, logits_of
+from carousel.tasks.transfer import begin_as, from_above, shaped_as, thaw
+from carousel.training import Loss, model_task, read_model_file, write_model_file
 from carousel.training.model_file import begin_with, parts_fit
 from carousel.training.progress import LiveProgress
 
 NAME = "classify"
 COUNTS = 0.25  # a token counts with at least this share of the greatest attribution
 UNEQUAL = 0.8  # where one label has so large a share, accuracy says little, and macro F1 counts
-
-
-class ClassifyConfig(TextConfig):
-    """The data, the network and its training."""
-
-    text: str = Field("", description="the column with the texts; empty: inferred")
-    label: str = Field("", description="the column with the labels; empty: inferred")
-    split: str = Field("", description="the column that says train, val or test; empty: inferred")
-    separator: str = Field("", description="what stands between several labels of one text; empty: inferred")
-    keep: Keep = Field("both", description="what of a longer text: its start, its end, or half of both")
-    bidirectional: bool = Field(True, description="read each text from its end too")
-    pooling: Literal["last", "mean", "max", "attention", "concat"] = Field(
-        "max", description="what becomes of the outputs of all steps; concat: last, max and mean side by side"
-    )
-    balance: float = Field(0.0, ge=0, le=1, description="labels weigh as their frequency to the minus this; 0: alike")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="the share of the target that all labels get")
-
-
-# --- network ----------------------------------------------------------------------------------------------------------
-
-
-class TextClassifier(nn.Module):
-    """Token vectors, a recurrence over them in both directions, its outputs pooled, and a linear map to labels."""
-
-    def __init__(self, config: ClassifyConfig, vocabulary: int, labels: int) -> None:
-        super().__init__()
-        self.pooling = config.pooling
-        self.embedding = Embedding(vocabulary, config.embedding_size, dropout=config.word_dropout)
-        nn.init.normal_(self.embedding.weight, std=0.1)
-        self.recurrent = config.recurrent(config.embedding_size, bidirectional=config.bidirectional)
-        self.dropout = nn.Dropout(config.dropout)
-        width = self.recurrent.output_size
-        self.query = nn.Linear(width, 1, bias=False) if config.pooling == "attention" else None
-        self.readout = nn.Linear(3 * width if config.pooling == "concat" else width, labels)
-
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, K) of ids (T, B) and lengths (B,)."""
-        return self.judge(self.embedding(ids), lengths)
-
-    def judge(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (B, K) of token vectors (T, B, E)."""
-        outputs, _ = self.recurrent(self.dropout(vectors), lengths=lengths)
-        logits: Tensor = self.readout(self.dropout(self.pool(outputs, lengths)))
-        return logits
-
-    def pool(self, outputs: Tensor, lengths: Tensor) -> Tensor:
-        """(B, ...) of outputs (T, B, ...), of each text's own steps."""
-        padding = (torch.arange(len(outputs))[:, None] >= lengths)[..., None]
-        if self.query is not None:
-            weights: Tensor = self.query(outputs).masked_fill(padding, -torch.inf).softmax(0)
-            return (weights * outputs).sum(0)
-        pooled = {
-            "last": lambda: self._last(outputs, lengths),
-            "max": lambda: outputs.masked_fill(padding, -torch.inf).amax(0),
-            "mean": lambda: outputs.masked_fill(padding, 0).sum(0) / lengths[:, None],
-        }
-        names = pooled if self.pooling == "concat" else [self.pooling]
-        return torch.cat([pooled[name]() for name in names], dim=1)
-
-    def _last(self, outputs: Tensor, lengths: Tensor) -> Tensor:
-        """Of each direction the output when it has read everything."""
-        if self.recurrent.bidirectional:
-            return both_ends(outputs, lengths)
-        return outputs[lengths - 1, torch.arange(len(lengths))]
-
-
-def logits_of(network: TextClassifier, texts: Ragged, config: ClassifyConfig, size: int = 64) -> Tensor:
-    """Logits (N, K) of texts, computed in batches of about one length."""
-    found = torch.zeros(len(texts), network.readout.out_features)
-    training = network.training
-    network.eval()
-    with torch.inference_mode():
-        for rows in by_length(texts.lengths.clamp(max=config.max_length), size):
-            ids, lengths = texts.batch(rows, config.max_length, config.keep)
-            found[rows] = network(ids, lengths).float()
-    network.train(training)
-    return found
 
 
 # --- what is trained --------------------------------------------------------------------------------------------------
@@ -131,8 +56,10 @@ class Classification:
     objective = "score"
 
     def __init__(self, config: ClassifyConfig, data: LabelledTexts, file: Path, start_from: Path | None = None) -> None:
-        self.config, self.data, self.file = config, data, file
-        known = load(start_from) if start_from else None
+        self.data, self.file = data, file
+        known = _known(start_from) if start_from else None
+        if isinstance(known, LanguageModel):
+            config = shaped_as(config, known)
         self.tokenizer = known.tokenizer if known else config.tokenizer(data.texts("train"))
         self.train, self.val, self.test = (data.examples(split, self.tokenizer) for split in ("train", "val", "test"))
         self.buckets = Buckets(self.train.texts.lengths.clamp(1, config.max_length), config.batch_size)
@@ -142,7 +69,10 @@ class Classification:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = TextClassifier(config, len(self.tokenizer), len(data.labels))
-        if known:
+        self.layers = from_above(self.model) if isinstance(known, LanguageModel) else []
+        if isinstance(known, LanguageModel):
+            begin_as(self.model, known)
+        elif known:
             self._take(known)
         counts = self.train.targets.sum(0) if data.roles.several else torch.bincount(self.train.targets)
         self.metric = "micro F1" if data.roles.several else "accuracy"
@@ -180,6 +110,7 @@ class Classification:
             f"vocabulary: {len(self.tokenizer)} {self.config.tokens}; {unknown:.1%} of the validation's are unknown "
             "(others: --set tokens=characters | bytes | bpe)",
             f"network: {self.config.cell}, {weights / 1e6:.2f} million weights",
+            *(["begun as the language model; a layer more of it learns in each epoch"] if self.layers else []),
         ]
         return "\n".join(lines)
 
@@ -199,9 +130,13 @@ class Classification:
         return self.data.digest
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.model.parameters()), "lr": self.config.learning_rate}]
+        rate = self.config.learning_rate
+        if not self.layers:
+            return [{"params": list(self.model.parameters()), "lr": rate}]
+        return [{"params": layer, "lr": rate / self.config.slower**depth} for depth, layer in enumerate(self.layers)]
 
     def loss(self, epoch: int, step: int) -> Loss:
+        thaw(self.layers, epoch)
         rows = self.buckets.rows(self.config.seed, epoch, step)
         ids, lengths = self.train.texts.batch(rows, self.config.max_length, self.config.keep)
         logits, targets = self.model(ids, lengths).float(), self.train.targets[rows]
@@ -435,6 +370,12 @@ class Classifier:
             **self.facts,
         }
         write_model_file(path, self.network.state_dict(), known)
+
+
+def _known(path: Path) -> Classifier | LanguageModel:
+    """A model to begin with."""
+    found: Classifier | LanguageModel = language.load(path) if model_task(path) == language.NAME else load(path)
+    return found
 
 
 def _all_right(logits: Tensor, right: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
