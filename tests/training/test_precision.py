@@ -1,4 +1,4 @@
-"""What "auto" leaves in float32: recurrences, which stay compiled."""
+"""What "auto" makes of recurrences: they stay compiled, and multiply bfloat16 numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from carousel.compiler import objects
 from carousel.nn import Recurrent
 from carousel.training import Loss, Plan, RunFolder, autocast, fit, precision, recurrences_compiled
 
@@ -67,11 +68,15 @@ def test_auto_keeps_recurrences_compiled(
 
 def test_a_state_and_inputs_of_less_precision_are_taken() -> None:
     network, inputs = Recurrent("lstm", 3, 4), torch.randn(5, 2, 3).bfloat16()
-    expected, state = network(inputs.float())
+    exact, _ = network(inputs.float())
+    with precision.narrow_products():
+        expected, state = network(inputs.float())
+    assert torch.equal(exact, network(inputs.float())[0])  # as it was before
     with recurrences_compiled(network, "auto"), autocast("on"):
         outputs, _ = network(inputs)
         again, _ = network(inputs, tuple(type(s)(*(f.bfloat16() for f in s)) for s in state))
     assert torch.equal(outputs, expected) and again.dtype == torch.float32
+    assert torch.equal(outputs, exact) is not objects.processor().has_bfloat16
 
 
 def test_an_error_leaves_the_network_as_it_was() -> None:

@@ -37,32 +37,44 @@ BFLOAT = _BFloat()
 
 
 def write_narrow_product(module: ir.Module, lanes: int, vectors: int, row_words: int, most: int) -> ir.Function:
-    """As `write_product`, of a narrow panel, and rows or columns of float32: `by_inner` or `by_row` is 1."""
-    inner_product = write_product(module, lanes, vectors, row_words, most, add_product=_add_pairs)
-    function = ir.Function(module, inner_product.function_type, f"narrow_product_{vectors}_{row_words}")
+    """As `write_product`, of a narrow panel, and rows of float32 whose numbers stand one after the other."""
+    product = write_product(module, lanes, vectors, row_words, most, add_product=add_pairs)
+    function = ir.Function(module, product.function_type, f"narrow_product_{vectors}_{row_words}")
     function.linkage = "internal"
     function.attributes.add("noinline")
     w = Loops(function, Target(lanes, most * vectors))
     b, (source, by_row, by_inner, rows, panel, inner, tile, more) = w.b, function.args
-    room = b.alloca(ir.ArrayType(FLOAT, lanes * CHUNK // 2))
-    room.align = 64
-    narrow = b.inttoptr(b.ptrtoint(room, LONG), POINTER)
-    along = b.icmp_signed("==", by_inner, LONG(1))
+    narrow = room(w, most * CHUNK // 2)
     with w.loop(w.ceiling(inner, CHUNK)) as chunk:
         start = b.mul(chunk, LONG(CHUNK))
         depth = w.least(LONG(CHUNK), b.sub(inner, start))
-        here = w.at(source, b.mul(start, by_inner))
-        with b.if_else(along) as (in_rows, in_columns):
-            with in_rows:
-                _narrow_rows(w, here, by_row, rows, depth, narrow)
-            with in_columns:
-                _narrow_columns(w, here, by_inner, rows, depth, narrow)
-        apart = (b.select(along, LONG(CHUNK // 2), LONG(1)), b.select(along, LONG(1), LONG(lanes)))
+        _narrow_rows(w, w.at(source, start), by_row, rows, depth, narrow)
         pairs = w.at(panel, b.mul(b.udiv(start, LONG(2)), LONG(vectors * lanes)))
         again = b.or_(more, b.icmp_signed(">", chunk, LONG(0)))
-        b.call(inner_product, [narrow, *apart, rows, pairs, w.ceiling(depth, 2), tile, again])
+        b.call(product, [narrow, LONG(CHUNK // 2), by_inner, rows, pairs, w.ceiling(depth, 2), tile, again])
     b.ret_void()
     return function
+
+
+def room(w: Loops, numbers: int) -> Any:
+    """Memory of the function for so many numbers of 32 bits."""
+    own = w.b.alloca(ir.ArrayType(FLOAT, numbers))
+    own.align = 64
+    return w.b.inttoptr(w.b.ptrtoint(own, LONG), POINTER)
+
+
+def narrow_factor(
+    w: Loops, source: Any, by_row: Any, by_inner: Any, rows: Any, depth: Any, into: Any, most: int
+) -> tuple[Any, Any]:
+    """Narrow at most `most` rows of at most CHUNK numbers, where `by_inner` or `by_row` is 1; what both are then."""
+    b = w.b
+    along = b.icmp_signed("==", by_inner, LONG(1))
+    with b.if_else(along) as (in_rows, in_columns):
+        with in_rows:
+            _narrow_rows(w, source, by_row, rows, depth, into)
+        with in_columns:
+            _narrow_columns(w, source, by_inner, rows, depth, into, most)
+    return b.select(along, LONG(CHUNK // 2), LONG(1)), b.select(along, LONG(1), LONG(most))
 
 
 def _narrow_rows(w: Loops, source: Any, by_row: Any, rows: Any, depth: Any, into: Any) -> None:
@@ -75,12 +87,14 @@ def _narrow_rows(w: Loops, source: Any, by_row: Any, rows: Any, depth: Any, into
         b.store(b.fptrunc(numbers, ir.VectorType(BFLOAT, lanes)), place, align=4)
 
 
-def _narrow_columns(w: Loops, source: Any, by_inner: Any, rows: Any, depth: Any, into: Any) -> None:
+def _narrow_columns(w: Loops, source: Any, by_inner: Any, rows: Any, depth: Any, into: Any, most: int) -> None:
     """Pairs from one column and the next, in which rows are neighbours: into[pair, row]."""
-    b, lanes, mask = w.b, w.target.lanes, w.tail_mask(rows)
-    with w.loop(w.ceiling(depth, 2)) as pair:
-        even, odd = (w.load(w.at(source, b.mul(place, by_inner)), mask) for place in _both(w, pair, depth))
-        _store_pairs(w, even, odd, pair, depth, w.at(into, b.mul(pair, LONG(lanes))))
+    b, lanes = w.b, w.target.lanes
+    with w.loop(w.ceiling(depth, 2)) as pair, w.loop(w.ceiling(rows, lanes)) as vector:
+        here = b.mul(vector, LONG(lanes))
+        mask = w.tail_mask(b.sub(rows, here))
+        even, odd = (w.load(w.at(source, b.mul(place, by_inner), here), mask) for place in _both(w, pair, depth))
+        _store_pairs(w, even, odd, pair, depth, w.at(into, b.mul(pair, LONG(most)), here))
 
 
 def _both(w: Loops, pair: Any, depth: Any) -> tuple[Any, Any]:
@@ -100,7 +114,7 @@ def _store_pairs(w: Loops, even: Any, odd: Any, pair: Any, depth: Any, into: Any
     b.store(b.shuffle_vector(b.fptrunc(even, half), b.fptrunc(odd, half), order), into, align=4)
 
 
-def _add_pairs(v: Vectors, a: Any, b: Any, total: Any) -> Any:
+def add_pairs(v: Vectors, a: Any, b: Any, total: Any) -> Any:
     """total + a b of both numbers of each lane."""
     pairs, name = ir.VectorType(BFLOAT, 2 * v.lanes), "llvm.x86.avx512bf16.dpbf16ps.512"
     module = v.b.module

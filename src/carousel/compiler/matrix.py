@@ -18,11 +18,11 @@ from llvmlite import ir
 from torch import Tensor
 
 from carousel.compiler import objects
-from carousel.compiler.arithmetic import BIT, FLOAT, LONG, POINTER
-from carousel.compiler.bfloat16 import NARROW, write_narrow, write_narrow_product
+from carousel.compiler.arithmetic import BIT, FLOAT, LONG, POINTER, Vectors
+from carousel.compiler.bfloat16 import CHUNK, NARROW, add_pairs, narrow_factor, room, write_narrow
 from carousel.compiler.blocks import Loops, Target, column_vectors, write_pack, write_product
 
-INNER = 256  # of K at a time
+INNER = CHUNK  # of K at a time
 ROWS = 192  # of M at a time
 
 # The words of each table, in order.
@@ -123,26 +123,32 @@ def _begin_narrow(module: ir.Module, target: Target) -> tuple[Any, ...]:
 
 def _write_multiply(module: ir.Module, target: Target, vectors: int) -> None:
     lanes, step, rows = target.lanes, vectors * target.lanes, target.rows(vectors)
-    write = write_narrow_product if target.narrow else write_product
-    multiply = write(module, lanes, vectors, step, rows)
+    add_product = add_pairs if target.narrow else Vectors.fma
+    multiply = write_product(module, lanes, vectors, step, rows, add_product)
     w, words = begin(module, target, "multiply", MULTIPLY, "a panels c bias")
     a, a_row, a_inner, panels, M, N, K, c, c_row, bias, add = words
     b = w.b
     tile = b.alloca(ir.ArrayType(FLOAT, rows * step))
     tile.align = 64
+    narrowed = room(w, ROWS * INNER // 2) if target.narrow else None
     with w.loop(w.ceiling(K, INNER)) as k, w.loop(w.ceiling(M, ROWS)) as m:
         start, top = b.mul(k, LONG(INNER)), b.mul(m, LONG(ROWS))
         depth = w.least(LONG(INNER), b.sub(K, start))
         more = b.or_(b.icmp_signed(">", start, LONG(0)), b.icmp_signed("!=", add, LONG(0)))
-        blocks = w.shares(w.least(LONG(ROWS), b.sub(M, top)), rows)
+        total = w.least(LONG(ROWS), b.sub(M, top))
+        blocks = w.shares(total, rows)
+        factor, by_row, by_inner = w.at(a, b.mul(top, a_row), b.mul(start, a_inner)), a_row, a_inner
+        if target.narrow:
+            by_row, by_inner = narrow_factor(w, factor, a_row, a_inner, total, depth, narrowed, ROWS)
+            factor, depth = narrowed, w.ceiling(depth, 2)
         with w.loop(w.ceiling(N, step)) as j:
             column = b.mul(j, LONG(step))
             panel = w.at(panels, b.mul(column, K), b.mul(b.udiv(start, LONG(1 + target.narrow)), LONG(step)))
             inside = w.least(LONG(vectors), w.ceiling(b.sub(N, column), lanes))
             with w.each_share(blocks) as (offset, height):
                 first = b.add(top, offset)
-                source = w.at(a, b.mul(first, a_row), b.mul(start, a_inner))
-                b.call(multiply, [source, a_row, a_inner, height, panel, depth, tile, ir.Constant(BIT, 0)])
+                source = w.at(factor, b.mul(offset, by_row))
+                b.call(multiply, [source, by_row, by_inner, height, panel, depth, tile, ir.Constant(BIT, 0)])
                 with w.loop(height) as r, w.loop(inside) as vector:
                     here = b.add(column, b.mul(vector, LONG(lanes)))
                     mask = w.tail_mask(b.sub(N, here))

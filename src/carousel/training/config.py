@@ -41,7 +41,7 @@ class TrainingConfig(BaseModel):
         description="NT-ASGD: average since validation is worse than all but the last so many; 0: as `averaging`",
     )
     patience: int = Field(5, ge=1, description="stop after this many epochs without a better validation score")
-    mixed_precision: MixedPrecision = Field("auto", description="bfloat16; auto: outside recurrences, where it pays")
+    mixed_precision: MixedPrecision = Field("auto", description="bfloat16 products; auto: where they pay")
     seed: int = Field(0, ge=0, lt=2**31, description="of order, initial weights and dropout")
 
     @field_validator("optimiser", "schedule", "clipping", "initialisation", check_fields=False)

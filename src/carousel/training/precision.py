@@ -29,10 +29,11 @@ def autocast(mode: MixedPrecision) -> AbstractContextManager[None]:
 
 @contextmanager
 def recurrences_compiled(model: nn.Module, mode: MixedPrecision) -> Iterator[None]:
-    """While it lasts and `mode` is "auto", each `Recurrent` of the model keeps its compiled float32 loop in `autocast`.
+    """While it lasts and `mode` is "auto", each `Recurrent` of the model keeps its compiled loop in `autocast`.
 
-    Under autocast alone a recurrence runs step by step by PyTorch, see docs/training.md for what that costs. To last
-    until the backward pass is over: `BPTT` may run a network again there.
+    Its products are of bfloat16 numbers as well; states, sums and outputs stay float32. Under autocast alone a
+    recurrence runs step by step by PyTorch, see docs/training.md for what that costs. To last until the backward pass
+    is over: `BPTT` may run a network again there.
 
     >>> network = Recurrent("gru", 3, 4)
     >>> with recurrences_compiled(network, "auto"), autocast("on"):
@@ -42,19 +43,31 @@ def recurrences_compiled(model: nn.Module, mode: MixedPrecision) -> Iterator[Non
     networks = [part for part in model.modules() if isinstance(part, Recurrent)] if mode == "auto" else []
     try:
         for network in networks:
-            network.forward = _in_float32(network.forward)  # type: ignore[method-assign]
+            network.forward = _compiled(network.forward)  # type: ignore[method-assign]
         yield
     finally:
         for network in networks:
             del network.forward
 
 
-def _in_float32(forward: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[Tensor, Any]]:
+@contextmanager
+def narrow_products() -> Iterator[None]:
+    """While it lasts compiled loops multiply bfloat16 numbers; backward passes do as their forward passes did."""
+    backend: Any = torch.backends.mkldnn
+    before = backend.rnn.fp32_precision
+    backend.rnn.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        backend.rnn.fp32_precision = before
+
+
+def _compiled(forward: Callable[..., tuple[Tensor, Any]]) -> Callable[..., tuple[Tensor, Any]]:
     @wraps(forward)
     def run(inputs: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         if not torch.is_autocast_enabled("cpu"):
             return forward(inputs, state, lengths)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False), narrow_products():
             return forward(inputs.float(), map_state(Tensor.float, state), lengths)
 
     return run
