@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -305,8 +305,15 @@ class PhotoCaptions(NamedTuple):
         return found | ({"entities": self.entities.as_json()} if self.entities else {})
 
 
+class Describing(Protocol):
+    """Anything that captions photos, of whichever school."""
+
+    def caption(self, photos: Tensor, decoding: Decoding = ..., /) -> list[list[Caption]]:
+        """As `Captioner.caption`."""
+
+
 def caption_photos(
-    captioner: Captioner,
+    captioner: Describing,
     files: Iterable[str | Path],
     decoding: Decoding = Decoding(),  # noqa: B008
     *,
@@ -327,7 +334,7 @@ def caption_photos(
 
 
 def _caption_batch(
-    captioner: Captioner, batch: Sequence[tuple[str, Tensor | str]], decoding: Decoding
+    captioner: Describing, batch: Sequence[tuple[str, Tensor | str]], decoding: Decoding
 ) -> Iterable[PhotoCaptions]:
     photos = [photo for _, photo in batch if isinstance(photo, Tensor)]
     found = iter(captioner.caption(torch.stack(photos), decoding) if photos else [])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from carousel.captioning.melm import Evidence, MaxEntModel, Unsaid
+from carousel.captioning.melm import Evidence, MaxEntModel, Standing
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
 from carousel.decoding.sentence import Sentence
 
@@ -25,10 +25,9 @@ class Covering(NamedTuple):
 class _Live(NamedTuple):
     """The unfinished sentences of N photos, K each; R = N K."""
 
-    words: Tensor  # (R, t)
     logprobs: Tensor  # (R, t)
     total: Tensor  # (N, K)
-    unsaid: Unsaid
+    at: Standing
 
 
 @torch.no_grad()
@@ -44,15 +43,14 @@ def search(
     words; here every sentence of the beam is ended too, which leaves more to choose from.
     """
     photos = len(seen.score)
-    nothing = torch.zeros(photos, 0)
-    live = _Live(nothing.long(), nothing, torch.zeros(photos, 1), Unsaid.begin(seen))
+    live = _Live(torch.zeros(photos, 0), torch.zeros(photos, 1), Standing.begin(seen))
     finished: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for length in range(max_length + 1):
-        before = F.pad(live.words, (model.ngrams.order - 1, 0), value=START)[:, length:]
-        logp = model.logits(before, live.unsaid).log_softmax(1)
+        before = F.pad(live.at.prefix, (model.ngrams.order - 1, 0), value=START)[:, length:]
+        logp = model.logits(before, live.at).log_softmax(1)
         ended = live.total + logp[:, STOP].view_as(live.total)
         if length:
-            finished.append((ended, _covered(seen, live), live.words, live.logprobs))
+            finished.append((ended, _covered(seen, live), live.at.prefix, live.logprobs))
         if length == max_length:
             break
         logp[:, NEVER] = -torch.inf
@@ -67,14 +65,13 @@ def _go_on(live: _Live, logp: Tensor, width: int) -> _Live:
     total, place = joint.topk(min(width, joint.shape[1]))
     row = (place // size + torch.arange(photos)[:, None] * live.total.shape[1]).flatten()
     word = (place % size).flatten()
-    words = torch.cat([live.words[row], word[:, None]], 1)
     logprobs = torch.cat([live.logprobs[row], logp[row, word][:, None]], 1)
-    return _Live(words, logprobs, total, live.unsaid.rows(row).say(word))
+    return _Live(logprobs, total, live.at.rows(row).say(word))
 
 
 def _covered(seen: Evidence, live: _Live) -> Tensor:
     """How many detected concepts each sentence says, (N, K)."""
-    left = live.unsaid.open.sum(1).view_as(live.total)
+    left = live.at.open.sum(1).view_as(live.total)
     return seen.detected.sum(1, keepdim=True) - left
 
 

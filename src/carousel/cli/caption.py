@@ -14,6 +14,7 @@ from carousel.errors import ConfigError
 
 if TYPE_CHECKING:
     from carousel.captioning import Caption, Captioner, PhotoCaptions
+    from carousel.captioning.pipeline import Pipeline
 
 
 def caption(
@@ -66,6 +67,10 @@ def caption(
         typer.Option("--no-repeat", min=0, max=20, help="No run of this many words twice in a sentence; 0 allows all."),
     ] = 0,
     model: Annotated[Path | None, typer.Option("--model", help="A model file; by default the one that ships.")] = None,
+    school: Annotated[
+        str | None,
+        typer.Option("--school", help="nic, attend, compose or best: which of those that ship; by default the best."),
+    ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
@@ -85,13 +90,16 @@ def caption(
     """Describe photos in a sentence, or in several."""
     if sample and beam is not None:
         raise ConfigError("--beam: has no meaning with --sample (got both); one of the two; leave one out")
-    from carousel.captioning import SHIPPED, Captioner, Decoding, caption_photos
+    if school is not None and model is not None:
+        raise ConfigError("--school: has no meaning with --model (got both); one of the two; leave one out")
+    from carousel.captioning import Decoding, caption_photos
     from carousel.captioning.entities import with_entities
     from carousel.captioning.gallery import Gallery
+    from carousel.captioning.schools import load_captioner, weights_of
     from carousel.vision.photo import find_photos
 
     known = Gallery.load(gallery) if gallery is not None else None
-    captioner = Captioner.load(model or SHIPPED)
+    captioner = load_captioner(model or weights_of(school or "best"))
     decoding = Decoding(
         n=n,
         beam=beam,
@@ -119,7 +127,7 @@ def caption(
     if attention is not None:
         print(_draw_attention(attention, results, captioner), file=sys.stderr if as_json else sys.stdout)
     if report is not None:
-        print(_write_report(report, results, model), file=sys.stderr if as_json else sys.stdout)
+        print(_write_report(report, results, captioner, model), file=sys.stderr if as_json else sys.stdout)
     if failed:
         raise typer.Exit(2)
 
@@ -152,7 +160,7 @@ def _about(found: Caption) -> str:
     return ", ".join(words)
 
 
-def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Captioner) -> Path:
+def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline) -> Path:
     """The best caption of every photo that could be read."""
     import torch
 
@@ -178,7 +186,10 @@ def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Caption
     return path
 
 
-def _write_report(path: Path, results: list[PhotoCaptions], model: Path | None) -> Path:
+def _write_report(
+    path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline, model: Path | None
+) -> Path:
+    from carousel.captioning.pipeline import Pipeline
     from carousel.reports import PhotoResult, write_caption_report
 
     shown = [
@@ -186,4 +197,5 @@ def _write_report(path: Path, results: list[PhotoCaptions], model: Path | None) 
         for r in results
     ]
     name = "the model that ships with Carousel, trained on Flickr8k" if model is None else str(model)
-    return write_caption_report(path, shown, title="Captions", model_line=f"Show and Tell: {name}")
+    school = "Concepts, candidates, ranking" if isinstance(captioner, Pipeline) else "Show and Tell"
+    return write_caption_report(path, shown, title="Captions", model_line=f"{school}: {name}")

@@ -32,6 +32,8 @@ from carousel.captioning.confidence import GRADES, graded
 from carousel.captioning.entities import entities_in
 from carousel.captioning.gallery import Gallery
 from carousel.captioning.pictures import load_pictures, training_set
+from carousel.captioning.pipeline import Pipeline
+from carousel.captioning.schools import load_captioner
 from carousel.captioning.training import CaptioningTask
 from carousel.data.captions import Split, read_captions
 from carousel.errors import ConfigError, DataError
@@ -154,7 +156,7 @@ def evaluate(
     captions: str | Path,
     images: str | Path,
     *,
-    model: str | Path | Captioner = SHIPPED,
+    model: str | Path | Captioner | Pipeline = SHIPPED,
     split: Split = "test",
     lists: Mapping[Split, str | Path] | None = None,
     decoding: Decoding = Decoding(),  # noqa: B008
@@ -165,7 +167,7 @@ def evaluate(
 
     Raises `DataError` where the split is empty, `ModelFileError` for the model.
     """
-    captioner = model if isinstance(model, Captioner) else Captioner.load(model)
+    captioner = load_captioner(model) if isinstance(model, str | Path) else model
     with progress or LiveProgress() as live:
         found = read_captions(captions, photos=images, lists=lists)
         for note in found.notes:
@@ -177,7 +179,7 @@ def evaluate(
                 "photos; choose it with --split"
             )
         began = time.perf_counter()
-        grid = captioner.config.decoder != "nic"
+        grid = isinstance(captioner, Pipeline) or captioner.config.decoder != "nic"
         pictures = load_pictures(photos, Path(images), captioner.encoder, mirror=False, live=live, grid=grid)
     looked = time.perf_counter()
     said: list[Caption] = []
@@ -215,7 +217,7 @@ def sureness(said: Sequence[Caption], references: Sequence[Sequence[str]]) -> Su
 def caption(
     photo: str | Path,
     *,
-    model: str | Path | Captioner = SHIPPED,
+    model: str | Path | Captioner | Pipeline = SHIPPED,
     gallery: str | Path | Gallery | None = None,
     **decoding: Any,
 ) -> list[Caption]:
@@ -225,7 +227,7 @@ def caption(
     `gallery` puts names to people and landmarks. Raises `PhotoError`, and for a gallery what its `load` raises. To
     caption many photos load the model once: ``caption_photos(Captioner.load(), files)``.
     """
-    captioner = model if isinstance(model, Captioner) else Captioner.load(model)
+    captioner = load_captioner(model) if isinstance(model, str | Path) else model
     captions = captioner.caption(read_photo(photo)[None], Decoding(**decoding))[0]
     if gallery is None:
         return captions

@@ -17,7 +17,7 @@ from carousel.data.tables import NAMES, Table, open_table
 from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
 from carousel.reports.section import Section
-from carousel.training import Trainable, TrainingConfig
+from carousel.training import RunFolder, Trainable, TrainingConfig
 from carousel.training.names import nearest
 from carousel.training.progress import LiveProgress
 
@@ -100,6 +100,13 @@ class MakeLearner(Protocol):
         """Read the data and build what is trained, whose `save` writes to `file`; `start_from` is a model file."""
 
 
+class Train(Protocol):
+    def __call__(
+        self, source: Source, config: Any, folder: RunFolder, live: LiveProgress, *, resume: bool = False
+    ) -> Any:
+        """Read the data, train, leave everything in the folder, and return the `Model`."""
+
+
 class Load(Protocol):
     def __call__(self, path: str | Path) -> Any:
         """The `Model` in a file. Raises `ModelFileError`."""
@@ -113,8 +120,9 @@ class Task:
     about: str  # in a few words
     config: type[TrainingConfig]
     recognise: Recognise
-    learner: MakeLearner
+    learner: MakeLearner | None  # None where `train` does it all
     load: Load
+    train: Train | None = None  # of a model whose parts are trained one after another
 
 
 def _captioning() -> Task:
@@ -127,6 +135,12 @@ def _similarity() -> Task:
     from carousel.tasks import similarity
 
     return similarity.TASK
+
+
+def _compose() -> Task:
+    from carousel.tasks import compose
+
+    return compose.TASK
 
 
 def _translate() -> Task:
@@ -168,6 +182,7 @@ def _tag() -> Task:
 # Every task, loaded when it is asked for. What comes first is asked first whether some data is for it.
 TASKS: Mapping[str, Callable[[], Task]] = {
     "captioning": _captioning,
+    "compose": _compose,
     "similarity": _similarity,
     "music": _music,
     "tag": _tag,

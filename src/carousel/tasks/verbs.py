@@ -79,6 +79,12 @@ def train_task(
     lr_find: bool = False,
 ) -> Any:
     """`train`, when everything is settled."""
+    if task.train is not None:
+        if start_from is not None or lr_find:
+            wish = "--from" if start_from is not None else "--lr-find"
+            raise ConfigError(f"{wish}: not of a model made of parts (got task {task.name}); leave it out")
+        return task.train(source, config, folder, live, resume=resume)
+    assert task.learner is not None
     folder.check(resume=resume)
     learner = task.learner(source, config, folder.model, live, start_from)
     live.tell(learner.summary())

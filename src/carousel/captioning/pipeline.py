@@ -1,0 +1,198 @@
+"""A captioner made of parts: concepts, candidate sentences that say them, and a ranking; and its one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from carousel.captioning.candidates import Candidate
+from carousel.captioning.captioner import Attention, Caption, Decoding
+from carousel.captioning.compose_config import ComposeConfig
+from carousel.captioning.concepts import Concepts
+from carousel.captioning.coverage import search
+from carousel.captioning.dmsm import DMSM
+from carousel.captioning.melm import LEAST, MaxEntModel, evidence
+from carousel.captioning.ngrams import NGrams
+from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen
+from carousel.captioning.ranking import Ranked, ranked
+from carousel.captioning.similarity import similarity_from, similarity_parts
+from carousel.captioning.word_classes import word_class
+from carousel.data.vocabulary import Vocabulary
+from carousel.errors import ConfigError
+from carousel.metrics.diversity import sentence_hash
+from carousel.training import read_model_file, write_model_file
+from carousel.training.model_file import parts_fit
+from carousel.vision.photo import read_photo
+
+TASK = "compose"
+CONTENT = ("noun", "verb", "adjective")
+FEATURES = (*Ranked._fields, "mean_chance", "least_chance", "surprise")
+
+Floats = NDArray[np.float64]
+
+
+class Pipeline:
+    """Concepts -> candidates -> ranking, trained apart: Fang et al. 2015, arXiv:1411.4952v3.
+
+        V      = the concepts whose chance reaches their threshold
+        S_1..M = the likeliest sentences of the language model, given V, that say most of V
+        answer = argmax over S_i of weights · features(S_i)
+
+    It captions as `Captioner` does, and takes the same photos.
+    """
+
+    def __init__(
+        self,
+        config: ComposeConfig,
+        vocabulary: Vocabulary,
+        concepts: Concepts,
+        thresholds: Tensor,  # (C,), of log p
+        language: MaxEntModel,
+        similarity: DMSM,
+        weights: Floats,  # of FEATURES
+        training_hashes: Tensor,  # (N,) int64, sorted: `sentence_hash` of every training caption
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.config, self.vocabulary, self.encoder = config, vocabulary, PhotoEncoder()
+        self.concepts, self.thresholds, self.language = concepts.eval(), thresholds, language.eval()
+        self.similarity, self.weights = similarity.eval(), weights
+        self.training_hashes, self.facts = training_hashes, dict(facts or {})
+        self._known = frozenset(training_hashes.tolist())
+        self._numbers = torch.tensor(vocabulary.encode(concepts.words))
+        self._content = {w: i for i, w in enumerate(concepts.words) if word_class(w) in CONTENT}
+
+    @cached_property
+    def _fast_encoder(self) -> FoldedEncoder:
+        return self.encoder.folded()
+
+    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
+        with torch.inference_mode():
+            return self.describe(self._fast_encoder(photos), decoding)
+
+    def attention(self, photos: Tensor, captions: Sequence[Caption]) -> list[Attention]:
+        """Raises `ConfigError`: nothing attends; `Concepts.heat_maps` shows where words were seen."""
+        raise ConfigError("attention: nothing here attends (got a captioner made of parts); a decoder; leave it out")
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
+        """The best caption of each photo file. Raises `PhotoError`."""
+        return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
+
+    def describe(self, seen: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of what was seen in photos. Raises `ConfigError` where they are to be sampled."""
+        if decoding.sample:
+            raise ConfigError(
+                "sample: a captioner made of parts does not sample (got --sample); its best; leave it out"
+            )
+        assert isinstance(seen, Looked)
+        with torch.inference_mode():
+            there = self.concepts(seen).there
+            lists = self.candidates(there, decoding.beam)
+            found = []
+            for photo, some in enumerate(lists):
+                scores = self.rows(some, seen.pooled[photo], there[photo]) @ self.weights
+                best = np.argsort(-scores, kind="stable")[: decoding.n]
+                found.append([self._caption(some[k]) for k in best])
+        return found
+
+    def candidates(self, there: Tensor, beam: int | None = None, batch: int = 16) -> list[list[Candidate]]:
+        """What the language model would say, likeliest first, of photos with the log-chances (N, C)."""
+        c, found = self.config, []
+        for i in range(0, len(there), batch):
+            some = evidence(there[i : i + batch], self.thresholds, self._numbers, len(self.vocabulary))
+            lists = search(
+                self.language, some, width=beam or c.beam, most=c.candidates, cover=c.cover, max_length=c.max_length
+            )
+            for sentences in lists:
+                found.append(
+                    [
+                        Candidate(
+                            self.vocabulary.decode(one.words),
+                            tuple(map(self.vocabulary.word, one.words)),
+                            one.logprob,
+                            covered,
+                            rank,
+                            tuple(np.exp(one.word_logprobs).tolist()),
+                        )
+                        for rank, (one, covered) in enumerate(sentences)
+                    ]
+                )
+        return found
+
+    def rows(self, candidates: Sequence[Candidate], pooled: Tensor, there: Tensor) -> Floats:
+        """The `FEATURES` (n, 10) of one photo's candidates: its pooled features (1712,), its log-chances (C,)."""
+        with torch.inference_mode():
+            cosines = self.similarity(pooled[None].float(), [candidate.words for candidate in candidates])[0]
+        chances = there.tolist()
+        seen = np.array([self._seen(candidate.words, chances) for candidate in candidates])
+        return np.column_stack([ranked(candidates, cosines.double().numpy()), seen])
+
+    def _seen(self, words: Sequence[str], chances: Sequence[float]) -> tuple[float, float, float]:
+        """Mean and least log-chance of the content words that are concepts, and the sum of log(1 - p) of all."""
+        found = [max(LEAST, chances[self._content[word]]) for word in set(words) & self._content.keys()] or [0.0]
+        return float(np.mean(found)), min(found), float(np.sum(np.log1p(-np.exp(np.minimum(found, -0.01)))))
+
+    def _caption(self, one: Candidate) -> Caption:
+        novel = sentence_hash(one.text) not in self._known
+        return Caption(one.text, one.logprob, novel, list(zip(one.words, one.probabilities, strict=True)))
+
+    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the one file that `load` reads; weights in half precision."""
+        similarity, of_similarity = similarity_parts(self.similarity)
+        parts = {
+            "concepts": {name: tensor.half() for name, tensor in self.concepts.state_dict().items()},
+            "language": {name: tensor.half() for name, tensor in self.language.state_dict().items()},
+            "ngrams": {str(n): table for n, table in enumerate(self.language.ngrams.tables)},
+            "similarity": similarity,
+        }
+        tensors = {f"{part}.{name}": tensor for part, some in parts.items() for name, tensor in some.items()}
+        tensors |= {"thresholds": self.thresholds, "weights": torch.from_numpy(self.weights)}
+        known = {
+            "task": TASK,
+            "config": self.config.model_dump(),
+            "vocabulary": self.vocabulary.to_list(),
+            "words": self.concepts.words,
+            "similarity": of_similarity,
+            **self.facts,
+            **(facts or {}),
+        }
+        write_model_file(path, tensors | {"training_hashes": self.training_hashes}, known)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pipeline:
+        """Read a captioner made of parts. Raises `ModelFileError`."""
+        tensors, facts = read_model_file(path, TASK)
+        with parts_fit(path):
+            parts: dict[str, dict[str, Tensor]] = {
+                part: {} for part in ("concepts", "language", "ngrams", "similarity")
+            }
+            for name, tensor in tensors.items():
+                part, dot, rest = name.partition(".")
+                if dot:
+                    parts[part][rest] = tensor
+            config = ComposeConfig(**facts.pop("config"))
+            vocabulary = Vocabulary.from_list(facts.pop("vocabulary"))
+            concepts = Concepts(facts.pop("words"), config.pooling, config.context, config.detector_dropout)
+            concepts.load_state_dict(_single(parts["concepts"]))
+            if len(tensors["thresholds"]) != len(concepts.words) or len(tensors["weights"]) != len(FEATURES):
+                raise ValueError("a threshold for each concept and a weight for each feature")
+            tables = [parts["ngrams"][str(n)] for n in range(len(parts["ngrams"]))]
+            language = MaxEntModel(NGrams(tables, len(vocabulary)), config.triggers)
+            language.load_state_dict(_single(parts["language"]))
+            similarity = similarity_from(parts["similarity"], facts.pop("similarity"))
+            weights = tensors["weights"].numpy()
+            hashes = tensors["training_hashes"]
+            return cls(
+                config, vocabulary, concepts, tensors["thresholds"], language, similarity, weights, hashes, facts
+            )
+
+
+def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in tensors.items()}
