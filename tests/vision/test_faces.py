@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
@@ -97,3 +98,12 @@ def test_without_or_with_other_weights_one_line_says_so(monkeypatch: pytest.Monk
 
 def test_the_package_of_the_weights_is_not_imported() -> None:
     assert faces.PACKAGE not in sys.modules
+
+
+def test_a_dark_photo_is_brightened_and_a_bright_one_left_alone() -> None:
+    bright = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    assert faces._lit(bright) is bright
+    lit = faces._lit((bright * 0.35).astype(np.uint8))
+    assert np.abs(lit.astype(int) - bright).max() <= 8
+    assert faces._lit(np.full((80, 80, 3), 10, np.uint8)).max() == 40  # four times and no more
+    assert faces._lit(np.zeros((80, 80, 3), np.uint8)).max() == 0
