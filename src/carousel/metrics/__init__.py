@@ -9,7 +9,7 @@ from carousel.metrics.bootstrap import (
     mean_from_statistics,
     mean_statistics,
 )
-from carousel.metrics.captions import CaptionScores, score_captions
+from carousel.metrics.captions import SCORES, CaptionScores, caption_statistics, score_captions, scores_from_statistics
 from carousel.metrics.chair import (
     ReferenceChair,
     chair_from_statistics,
@@ -31,6 +31,7 @@ from carousel.metrics.rouge import rouge_l, rouge_l_scores
 from carousel.metrics.words import normalise
 
 __all__ = [
+    "SCORES",
     "Bleu",
     "CaptionScores",
     "CiderD",
@@ -44,6 +45,7 @@ __all__ = [
     "bleu_statistics",
     "bootstrap",
     "bootstrap_difference",
+    "caption_statistics",
     "chair_from_statistics",
     "chair_statistics",
     "cider_d",
@@ -58,6 +60,7 @@ __all__ = [
     "rouge_l",
     "rouge_l_scores",
     "score_captions",
+    "scores_from_statistics",
     "sentence_hash",
     "sentence_hashes",
     "vocabulary_used",

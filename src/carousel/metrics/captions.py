@@ -19,6 +19,7 @@ from carousel.metrics.rouge import rouge_l_scores
 from carousel.metrics.words import check_pairs, normalise
 
 Floats = NDArray[np.float64]
+SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "chair_s", "chair_i", "rouge_l", "cider_d", "novel")
 
 
 class CaptionScores(NamedTuple):
@@ -67,27 +68,18 @@ def score_captions(
     'CIDEr-D is unreliable: 2 images; document frequencies need about 100'
     """
     check_pairs(candidates, references)
-    texts = [normalise(candidate) for candidate in candidates]
-    truths = [[normalise(caption) for caption in captions] for captions in references]
-    consensus = CiderD(truths)
-    novel = np.ones(len(texts)) if training_hashes is None else are_novel(texts, training_hashes)
-    means = [rouge_l_scores(texts, truths), consensus.scores(texts, range(len(texts))), novel, np.ones(len(texts))]
-    statistics: Floats = np.column_stack([bleu_statistics(texts, truths), chair_statistics(texts, truths), *means])
-    estimates = bootstrap(statistics, _all_scores, generator=np.random.default_rng(seed), resamples=resamples)
-    bleu_1, bleu_2, bleu_3, bleu_4, chair_s, chair_i, rouge, cider, novelty = estimates
+    texts, truths = _normalised(candidates, references)
+    statistics = caption_statistics(texts, truths, training_hashes=training_hashes)
+    draw = np.random.default_rng(seed)
+    estimates = bootstrap(statistics, scores_from_statistics, generator=draw, resamples=resamples)
+    by_name = dict(zip(SCORES, estimates, strict=True))
+    novelty = by_name.pop("novel")
     java = meteor(texts, truths, jar=meteor_jar)
-    doubts = () if consensus.reliable else (_too_few(len(texts)),)
+    doubts = () if len(texts) >= RELIABLE_IMAGES else (_too_few(len(texts)),)
     missing = why_no_meteor(meteor_jar)
     return CaptionScores(
         images=len(texts),
-        bleu_1=bleu_1,
-        bleu_2=bleu_2,
-        bleu_3=bleu_3,
-        bleu_4=bleu_4,
-        rouge_l=rouge,
-        cider_d=cider,
-        chair_s=chair_s,
-        chair_i=chair_i,
+        **by_name,
         novel=None if training_hashes is None else novelty,
         meteor=None if java is None else java.corpus,
         distinct=distinct_captions(texts),
@@ -96,9 +88,39 @@ def score_captions(
     )
 
 
-def _all_scores(sums: Floats) -> Floats:
+def caption_statistics(
+    candidates: Sequence[str], references: Sequence[Sequence[str]], *, training_hashes: Collection[int] | None = None
+) -> Floats:
+    """What all scores of one caption per image need from every image, (images, 18): sums over images give them.
+
+    Columns: those of `bleu_statistics` and of `chair_statistics`, ROUGE-L, CIDEr-D, whether it is novel, 1. The
+    document frequencies of CIDEr-D are those of all images given. Takes and raises what `score_captions` does.
+
+    >>> caption_statistics(["a dog runs"], [["a dog sat", "dogs"]]).shape
+    (1, 18)
+    """
+    check_pairs(candidates, references)
+    texts, truths = _normalised(candidates, references)
+    novel = np.ones(len(texts)) if training_hashes is None else are_novel(texts, training_hashes)
+    consensus = CiderD(truths).scores(texts, range(len(texts)))
+    means = [rouge_l_scores(texts, truths), consensus, novel, np.ones(len(texts))]
+    found: Floats = np.column_stack([bleu_statistics(texts, truths), chair_statistics(texts, truths), *means])
+    return found
+
+
+def scores_from_statistics(sums: Floats) -> Floats:
+    """The scores (..., 9), in the order of `SCORES`, from sums of `caption_statistics` (..., 18).
+
+    >>> one = caption_statistics(["a dog runs"], [["a dog runs"]]).sum(axis=0)
+    >>> dict(zip(SCORES, scores_from_statistics(one).round(2).tolist()))["rouge_l"]
+    1.0
+    """
     parts = (bleu_from_statistics(sums[..., :10]), chair_from_statistics(sums[..., 10:14]))
     return np.concatenate([*parts, mean_from_statistics(sums[..., 14:])], axis=-1)
+
+
+def _normalised(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    return list(map(normalise, candidates)), [list(map(normalise, captions)) for captions in references]
 
 
 def _too_few(images: int) -> str:
