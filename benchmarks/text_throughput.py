@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from carousel.data.bucketing import Buckets
-from carousel.tasks.classify import ClassifyConfig, TextClassifier
-from carousel.tasks.language import LanguageConfig, LanguageNetwork
+from carousel.tasks.language_network import LanguageConfig, LanguageNetwork
+from carousel.tasks.text_classifier import ClassifyConfig, TextClassifier
 from carousel.training import autocast, recurrences_compiled
 from carousel.training.memory import keep_freed_memory
 

@@ -16,8 +16,9 @@ import carousel
 from carousel.cli import main
 from carousel.diagnostics import diagnose
 from carousel.diagnostics.inspection import _readings
-from carousel.tasks.classify import ClassifyConfig, TextClassifier, inspection, load
+from carousel.tasks.classify import inspection, load
 from carousel.tasks.task import TASKS
+from carousel.tasks.text_classifier import ClassifyConfig, TextClassifier
 from carousel.training import read_model_file
 
 GOOD, BAD = ("good", "great", "fine", "lovely"), ("bad", "awful", "poor", "dull")

@@ -20,7 +20,7 @@ from carousel.cli import main
 from carousel.data.corpus import before_all
 from carousel.data.tables import open_table
 from carousel.errors import Interrupted
-from carousel.tasks.language import LanguageConfig, LanguageNetwork, read
+from carousel.tasks.language_network import LanguageConfig, LanguageNetwork, read
 from carousel.tasks.task import Source, task_for
 from carousel.training import read_model_file
 from carousel.training.progress import LiveProgress

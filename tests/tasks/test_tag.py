@@ -16,7 +16,7 @@ from carousel.data.ragged import Ragged
 from carousel.data.schemes import may_follow
 from carousel.data.vocabulary import Vocabulary
 from carousel.metrics.spans import span_f1
-from carousel.tasks.tag import Forms, Lexicon, TagConfig, TaggingNetwork, decode
+from carousel.tasks.tagging_network import Forms, Lexicon, TagConfig, TaggingNetwork, decode
 
 from .tagged_corpus import conll, corpus
 
