@@ -6,7 +6,7 @@ probability in `carousel.captioning.confidence`, both together in `carousel.capt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from carousel.captioning import Captioner, Decoding
 from carousel.captioning.candidates import Candidate, candidates_of
 from carousel.captioning.dmsm import DMSM, SimilarityConfig
 from carousel.captioning.judge import Judge
-from carousel.captioning.photo_encoder import pooled, rows
+from carousel.captioning.photo_encoder import Seen, pooled, rows
 from carousel.captioning.pictures import Pictures, load_pictures, training_set
 from carousel.captioning.similarity import Captioned, SimilarityTask
 from carousel.captioning.similarity import load as load_similarity
@@ -87,7 +87,8 @@ def calibrate(
         found = training_set(captions, folder, lists=lists or None, seed=seed, tell=live.tell)
 
         def look(split: Split) -> Pictures:
-            return load_pictures(found.part(split), folder, captioner.encoder, mirror=False, live=live)
+            grid = captioner.config.decoder != "nic"
+            return load_pictures(found.part(split), folder, captioner.encoder, mirror=False, live=live, grid=grid)
 
         held = look("val")
         val = Captioned(features(captioner, held), held.captions)
@@ -97,7 +98,7 @@ def calibrate(
             train = Captioned(features(captioner, seen), seen.captions)
             network = _similarity(config or SMALL, train, val, RunFolder(run), live, resume=resume)
         live.tell(f"looking for {beam} sentences for each of {len(held.files)} validation photos")
-        candidates = lists_of(captioner, val.features, beam)
+        candidates = lists_of(captioner, held, beam)
         references = [[normalise(" ".join(words)) for words in photo] for photo in held.captions]
         live.tell("tuning the ranking, and learning how sure to be")
         judge, sure, grade = Judge.fit(
@@ -114,19 +115,21 @@ SMALL = SimilarityConfig(trigram_size=128, maps=300, size=300)  # to stand in a 
 
 def features(captioner: Captioner, pictures: Pictures) -> Tensor:
     """The pooled features (N, F) of photos as the captioner's encoder sees them."""
-    with torch.inference_mode():
-        parts = [
-            pooled(captioner.encoder.upper(rows(pictures.lower, slice(i, i + BATCH))))
-            for i in range(0, len(pictures.files), BATCH)
-        ]
-    return torch.cat(parts).clone()
+    return torch.cat([pooled(seen) for seen in seen_in(captioner, pictures)])
 
 
-def lists_of(captioner: Captioner, seen: Tensor, beam: int) -> list[list[Candidate]]:
+def lists_of(captioner: Captioner, pictures: Pictures, beam: int) -> list[list[Candidate]]:
     """The candidates for each photo, in the decoder's own order."""
     decoding = Decoding(n=beam, beam=beam, judged=False)
-    found = [captioner.describe(seen[i : i + BATCH], decoding) for i in range(0, len(seen), BATCH)]
+    found = [captioner.describe(seen, decoding) for seen in seen_in(captioner, pictures)]
     return [candidates_of(captions) for batch in found for captions in batch]
+
+
+def seen_in(captioner: Captioner, pictures: Pictures) -> Iterator[Seen]:
+    """What the captioner's encoder sees in photos, some at a time."""
+    for i in range(0, len(pictures.files), BATCH):
+        with torch.no_grad():
+            yield captioner.encoder.upper(rows(pictures.lower, slice(i, i + BATCH)))
 
 
 def _similarity(
