@@ -21,6 +21,7 @@ from carousel.captioning.concepts import (
     noisy_or,
     thresholds,
 )
+from carousel.captioning.packing import packed, unpacked
 from carousel.captioning.photo_encoder import Looked
 from carousel.metrics.average_precision import average_precision, caption_weights
 
@@ -144,3 +145,16 @@ def test_chances_of_a_detector_add_up() -> None:
     draw = torch.Generator().manual_seed(0)
     found: LogChances = Concepts(["a", "b"]).eval()(seen(3, draw))
     assert torch.allclose(found.there.exp() + found.absent.exp(), torch.ones(3, 2))
+
+
+def test_packed_weights_come_back() -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(200, 600, generator=draw) * torch.logspace(-3, 1, 200)[:, None]
+    weight[7] = 0.0
+    tensors = {"w": weight, "narrow": torch.randn(60_000, 2, generator=draw), "n": torch.arange(3)}
+    found = unpacked(packed(tensors))
+    assert found.keys() == tensors.keys() and torch.equal(found["n"], tensors["n"])
+    assert ((found["w"] - weight).abs() <= weight.abs().amax(1, keepdim=True) / 127).all()
+    again, once = packed(found), packed(tensors)
+    assert once["w.int8"].dtype == torch.int8 and "narrow" in once
+    assert all(torch.equal(again[name], once[name]) for name in once)  # packed again it is the same

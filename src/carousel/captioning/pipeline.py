@@ -20,6 +20,7 @@ from carousel.captioning.coverage import search
 from carousel.captioning.dmsm import DMSM
 from carousel.captioning.melm import LEAST, MaxEntModel, evidence
 from carousel.captioning.ngrams import NGrams
+from carousel.captioning.packing import packed, unpacked
 from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen
 from carousel.captioning.ranking import Ranked, ranked
 from carousel.captioning.similarity import similarity_from, similarity_parts
@@ -144,13 +145,13 @@ class Pipeline:
         return Caption(one.text, one.logprob, novel, list(zip(one.words, one.probabilities, strict=True)))
 
     def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the one file that `load` reads; weights in half precision."""
+        """Write the one file that `load` reads; see `packed`."""
         similarity, of_similarity = similarity_parts(self.similarity)
         parts = {
-            "concepts": {name: tensor.half() for name, tensor in self.concepts.state_dict().items()},
-            "language": {name: tensor.half() for name, tensor in self.language.state_dict().items()},
+            "concepts": packed(self.concepts.state_dict()),
+            "language": packed(self.language.state_dict()),
             "ngrams": {str(n): table for n, table in enumerate(self.language.ngrams.tables)},
-            "similarity": similarity,
+            "similarity": packed(similarity),
         }
         tensors = {f"{part}.{name}": tensor for part, some in parts.items() for name, tensor in some.items()}
         tensors |= {"thresholds": self.thresholds, "weights": torch.from_numpy(self.weights)}
@@ -180,19 +181,15 @@ class Pipeline:
             config = ComposeConfig(**facts.pop("config"))
             vocabulary = Vocabulary.from_list(facts.pop("vocabulary"))
             concepts = Concepts(facts.pop("words"), config.pooling, config.context, config.detector_dropout)
-            concepts.load_state_dict(_single(parts["concepts"]))
+            concepts.load_state_dict(unpacked(parts["concepts"]))
             if len(tensors["thresholds"]) != len(concepts.words) or len(tensors["weights"]) != len(FEATURES):
                 raise ValueError("a threshold for each concept and a weight for each feature")
             tables = [parts["ngrams"][str(n)] for n in range(len(parts["ngrams"]))]
             language = MaxEntModel(NGrams(tables, len(vocabulary)), config.triggers)
-            language.load_state_dict(_single(parts["language"]))
-            similarity = similarity_from(parts["similarity"], facts.pop("similarity"))
+            language.load_state_dict(unpacked(parts["language"]))
+            similarity = similarity_from(unpacked(parts["similarity"]), facts.pop("similarity"))
             weights = tensors["weights"].numpy()
             hashes = tensors["training_hashes"]
             return cls(
                 config, vocabulary, concepts, tensors["thresholds"], language, similarity, weights, hashes, facts
             )
-
-
-def _single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in tensors.items()}
