@@ -95,6 +95,27 @@ def test_marks_new_sentences_and_guesses(tmp_path: Path) -> None:
     assert [word["title"] for word in page.of_class("guess")] == ["dog: 10%"]
 
 
+class Judged(NamedTuple):
+    text: str
+    logprob: float
+    novel: bool
+    words: list[tuple[str, float]]
+    confidence: float
+    grade: str
+    unsure_of: str | None
+
+
+def test_says_how_sure_a_sentence_is_and_shows_what_a_hedge_replaces(tmp_path: Path) -> None:
+    words = [("a", 0.9), ("dog", 0.5)]
+    sure = Judged("a dog", -1.0, True, words, 0.83, "without errors", None)
+    hedged = Judged("I am not sure, but I see a dog", -1.0, True, words, 0.21, "unrelated", "a dog")
+    photos = [PhotoResult(f"{i}.jpg", [said]) for i, said in enumerate((sure, hedged))]
+    html = write_caption_report(tmp_path / "page.html", photos, title="t", model_line="m").read_text()
+    page = Page(html)
+    assert "83% sure: without errors" in page.text and "21% sure" in page.text and "21% sure:" not in page.text
+    assert hedged.text in page.text and len(page.of_class("unsure")) == 1
+
+
 def test_photos_are_embedded_small_with_a_description(tmp_path: Path) -> None:
     (image,) = written(tmp_path, DOG).attributes("img")
     assert image["src"].startswith("data:image/jpeg;base64,")
