@@ -45,20 +45,21 @@ from carousel.vision.photo import read_photo
 
 PAGE = Path(__file__).parents[1] / "docs/captioning-study.md"
 PARTS = ("train", "caption", "speed", "retrieval", "page")
-BEAM = 3  # of the main tables: that of validation
 WARM_UP = 10
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is trained; what is not said in `settings` is as the task has it by default."""
+    """What is trained, beginning with another's model if with any; other settings are the task's defaults."""
 
     name: str
     about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     task: str = "captioning"
+    after: str = ""
 
 
+LOOKS, CRITICAL = {"decoder": "adaptive"}, {"loss": "self-critical", "learning_rate": 1e-4, "epochs": 2}
 VARIANTS = (
     Variant("pre", "the photo is read once, before the words (Show and Tell)"),
     Variant("par", "the photo at every time step, beside the word", {"image_at": "par"}),
@@ -66,7 +67,19 @@ VARIANTS = (
     Variant("merge", "the recurrence reads words alone; the photo joins its output", {"image_at": "merge"}),
     Variant("pre-start", "`pre`, and the image step must predict `<start>`", {"predict_start": True}),
     Variant("attend", "soft attention over the 7 x 7 grid", {"decoder": "attend"}),
-    Variant("adaptive", "attention with a sentinel", {"decoder": "adaptive"}),
+    Variant(
+        "adaptive",
+        "`pre` goes on with attention and a sentinel",
+        {**LOOKS, "learning_rate": 1e-3, "epochs": 3, "dropout": 0.5},
+        after="pre",
+    ),
+    Variant(
+        "adaptive-critical",
+        "and learns from its sentences",
+        {**LOOKS, **CRITICAL, "object_penalty": 0.1},
+        after="adaptive",
+    ),
+    Variant("pre-critical", "`pre` goes on with its own sentences", {**CRITICAL, "object_penalty": 0.5}, after="pre"),
     Variant("compose", "concepts, candidates, ranking", task="compose"),
     Variant("similarity", "the similarity model, for retrieval alone", task="similarity"),
 )
@@ -93,6 +106,15 @@ class Study:
     def run(self, variant: Variant, seed: int) -> RunFolder:
         return RunFolder(self.out / f"{variant.name}-{seed}")
 
+    def config(self, variant: Variant, seed: int) -> Any:
+        """Every setting of one training."""
+        settings = {**variant.settings, **(self.settings if variant.task == "captioning" else {}), "seed": seed}
+        return read_settings(task_named(variant.task).config, values=settings)
+
+    def beam(self, variant: Variant) -> int:
+        """The model's own, as validated."""
+        return int(self.config(variant, 0).beam)
+
     def trained(self, variant: Variant) -> list[int]:
         """The seeds whose training is over: the report is what it writes last."""
         return [seed for seed in self.seeds if self.run(variant, seed).report.exists()]
@@ -103,10 +125,8 @@ class Study:
 
 def train_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
     """Train, or go on, or leave a finished training as it is. Raises `ConfigError` where the folder has another's."""
-    folder, settings = study.run(variant, seed), {**variant.settings, "seed": seed}
-    if variant.task == "captioning":
-        settings |= study.settings
-    wanted = read_settings(task_named(variant.task).config, values=settings)
+    folder, wanted = study.run(variant, seed), study.config(variant, seed)
+    start = RunFolder(study.out / f"{variant.after}-{seed}").model if variant.after else None
     if folder.config.exists():
         check(folder.config, wanted.model_dump())
     if folder.report.exists():
@@ -114,7 +134,9 @@ def train_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> 
     resume = any(folder.path.rglob(folder.checkpoint.name))
     if not resume:
         shutil.rmtree(folder.path, ignore_errors=True)  # it had not come to anything
-    train(*study.source, task=variant.task, run=folder.path, config=wanted, resume=resume, progress=live)
+    train(
+        *study.source, task=variant.task, run=folder.path, config=wanted, resume=resume, start_from=start, progress=live
+    )
 
 
 def check(file: Path, wanted: Mapping[str, Any]) -> None:
@@ -130,7 +152,8 @@ def caption_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -
     if variant.task == "similarity":
         return
     captions, images = study.source
-    for beam in study.beams:
+    own = study.beam(variant)
+    for beam in sorted({*study.beams, own}, key=lambda beam: (beam != own, beam)):
 
         def say(beam: int = beam) -> dict[str, Any]:
             model = load(study.run(variant, seed).model)
@@ -226,12 +249,15 @@ STEPS = {"train": train_one, "caption": caption_one, "speed": time_one, "retriev
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def said(study: Study, beam: int) -> dict[str, dict[int, tables.Said]]:
-    """What is kept of one beam, by variant and seed."""
+def said(study: Study, beam: int | None = None) -> dict[str, dict[int, tables.Said]]:
+    """What is kept of one beam, or of each model's own, by variant and seed."""
     found: dict[str, dict[int, tables.Said]] = {}
     for variant in study.variants:
         for seed in study.trained(variant):
-            if (file := study.run(variant, seed).path / f"beam-{beam}.json").exists():
+            if variant.task == "similarity":
+                continue
+            width = study.beam(variant) if beam is None else beam
+            if (file := study.run(variant, seed).path / f"beam-{width}.json").exists():
                 one = json.loads(file.read_text())
                 texts = list(one["captions"].values())
                 counts = distinct_captions(texts), vocabulary_used(texts)
@@ -258,8 +284,7 @@ def minutes(folder: Path) -> float:
 
 def write_page(study: Study, page: Path = PAGE) -> None:
     """Put the tables between the page's marks, and the picture beside it."""
-    by_beam = {beam: said(study, beam) for beam in study.beams}
-    main = by_beam[BEAM]
+    main, by_beam = said(study), {beam: said(study, beam) for beam in study.beams}
     trained = {variant.name: study.trained(variant) for variant in study.variants}
     took = {
         v.name: statistics.mean(minutes(study.run(v, seed).path) for seed in trained[v.name])
@@ -270,7 +295,7 @@ def write_page(study: Study, page: Path = PAGE) -> None:
         for name, of_seed in measured(study, "speed.json").items()
     }
     made = {
-        "answer": [tables.answer(main, BEAM, len(study.seeds))],
+        "answer": [tables.answer(main, len(study.seeds))],
         "picture": [f"![CIDEr-D by variant]({page.stem}.png)" if main else "No captions yet."],
         "quality": tables.quality(main, took, speed),
         "against": tables.against(main),
@@ -280,7 +305,7 @@ def write_page(study: Study, page: Path = PAGE) -> None:
     }
     write_atomically(page, tables.filled(page.read_text(encoding="utf-8"), made).encode())
     if main:
-        tables.draw(main, BEAM, page.with_suffix(".png"))
+        tables.draw(main, page.with_suffix(".png"))
 
 
 def known(variant: Variant) -> bool:
@@ -295,12 +320,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=[v.name for v in VARIANTS], choices=[v.name for v in VARIANTS])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--beams", type=int, nargs="*", default=[1, 3, 5, 20], help="beside each model's own")
     parser.add_argument("--retrieval-photos", type=int, default=1000, help="time grows with the square; 1000")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    study = Study(given.data, given.out, given.seeds, retrieval_photos=given.retrieval_photos)
+    study = Study(given.data, given.out, given.seeds, beams=given.beams, retrieval_photos=given.retrieval_photos)
     with LiveProgress() as live:
         for seed in study.seeds:
             for variant in VARIANTS:
@@ -308,6 +334,11 @@ def main() -> None:
                     continue
                 if not known(variant):
                     live.tell(f"{variant.name}: not known to this version; left out")
+                    continue
+                if variant.after and not (study.out / f"{variant.after}-{seed}/report.html").exists():
+                    live.tell(
+                        f"{variant.name}, seed {seed}: begins with {variant.after}, which is not trained; left out"
+                    )
                     continue
                 for part in (part for part in given.parts if part != "page"):
                     if part == "train" or seed in study.trained(variant):

@@ -88,7 +88,7 @@ def _shared(first: Seeds, second: Seeds) -> tuple[Seeds, Seeds]:
 # --- in words ---------------------------------------------------------------------------------------------------------
 
 
-def answer(found: Mapping[str, Seeds], beam: int, wanted: int) -> str:
+def answer(found: Mapping[str, Seeds], wanted: int) -> str:
     """Whether feeding the image at each time step is worse, by the interval alone."""
     par, pre = found.get(CLAIMED_WORSE, {}), found.get(REFERENCE, {})
     shared = sorted(par.keys() & pre.keys())
@@ -98,7 +98,7 @@ def answer(found: Mapping[str, Seeds], beam: int, wanted: int) -> str:
         )
     whole, each = differences(par, pre)["cider_d"], differences_by_seed(par, pre)
     numbers = (
-        f"CIDEr-D of `par` minus `pre`, {_seeds(shared)}, beam {beam}: {_signed(whole)}, p = {whole.p:.3f}; "
+        f"CIDEr-D of `par` minus `pre`, {_seeds(shared)}: {_signed(whole)}, p = {whole.p:.3f}; "
         f"seed by seed {_list(each)}."
     )
     return f"**{_verdict(whole, each, len(shared), wanted)}** {numbers}"
@@ -123,7 +123,7 @@ def _verdict(whole: Difference, each: Sequence[float], seeds: int, wanted: int) 
 
 
 def quality(found: Mapping[str, Seeds], minutes: Mapping[str, float], milliseconds: Mapping[str, float]) -> list[str]:
-    """Every variant with one beam."""
+    """Every variant."""
     rows = []
     for name, seeds in found.items():
         score = estimates(seeds)
@@ -212,7 +212,7 @@ def filled(page: str, made: Mapping[str, Sequence[str]]) -> str:
     return MADE.sub(lambda mark: mark[1] + "\n".join(made[mark[2]]) + "\n" + mark[3], page)
 
 
-def draw(found: Mapping[str, Seeds], beam: int, file: Path) -> None:
+def draw(found: Mapping[str, Seeds], file: Path) -> None:
     """CIDEr-D by variant: the mean over seeds with its interval, and each seed as a dot."""
     import matplotlib
 
@@ -227,7 +227,7 @@ def draw(found: Mapping[str, Seeds], beam: int, file: Path) -> None:
         axes.plot(each, [row + 0.22] * len(each), ".", color="C1")
     axes.set_yticks(range(len(found)), [f"{name} ({len(seeds)})" for name, seeds in found.items()])
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel(f"CIDEr-D, beam {beam}: mean over seeds (how many) with its 95% interval over photos; dots: seeds")
+    axes.set_xlabel("CIDEr-D: mean over seeds (how many) with its 95% interval over photos; dots: seeds")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

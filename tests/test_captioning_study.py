@@ -112,13 +112,13 @@ def test_the_verdict_is_the_intervals(
 
 def test_the_answer_says_what_is_missing_and_which_way_the_numbers_go(tables: Any) -> None:
     pre = {0: said(tables, *GOOD), 1: said(tables, *GOOD)}
-    assert tables.answer({"pre": pre}, 3, 3) == (
+    assert tables.answer({"pre": pre}, 3) == (
         "**Not answered yet.** Captioned so far: `par` no seed, `pre` seeds 0, 1; both must have a seed."
     )
-    text = tables.answer({"pre": pre, "par": {0: said(tables, *POOR), 1: said(tables, *WORSE)}}, 3, 2)
-    assert "CIDEr-D of `par` minus `pre`, seeds 0, 1, beam 3: -" in text
-    swapped = tables.answer({"par": pre, "pre": {0: said(tables, *POOR), 1: said(tables, *WORSE)}}, 3, 2)
-    assert "beam 3: +" in swapped
+    text = tables.answer({"pre": pre, "par": {0: said(tables, *POOR), 1: said(tables, *WORSE)}}, 2)
+    assert "CIDEr-D of `par` minus `pre`, seeds 0, 1: -" in text
+    swapped = tables.answer({"par": pre, "pre": {0: said(tables, *POOR), 1: said(tables, *WORSE)}}, 2)
+    assert "seeds 0, 1: +" in swapped
 
 
 def test_tables_name_each_variant_once(tables: Any) -> None:
@@ -167,7 +167,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, study: Any) -> Any:
         data = Data(folder)
         (folder / "captions.jsonl.gz").write_bytes(gzip.compress(data.captions.read_bytes()))
         (folder / "images").symlink_to(data.photos)
-        chosen = [variant for variant in study.VARIANTS if variant.name in ("pre", "par", "pre-start")]
+        chosen = [variant for variant in study.VARIANTS if variant.name in ("pre", "par", "pre-start", "pre-critical")]
         settings = {**CONFIG, "epochs": 2}
         yield study.Study(folder, folder / "out", [0], chosen, (1, 3), settings, timed=2, retrieval_photos=4)
 
@@ -185,7 +185,7 @@ def test_what_is_done_is_not_done_again(study: Any, small: Any, monkeypatch: pyt
     page.write_text((ROOT / "docs/captioning-study.md").read_text(encoding="utf-8"))
     study.write_page(small, page)
     text = page.read_text()
-    assert "CIDEr-D of `par` minus `pre`, seed 0, beam 3:" in text and "| `par` | 3 | 1 |" in text
+    assert "CIDEr-D of `par` minus `pre`, seed 0:" in text and "| `par` | 3 | 1 |" in text
     assert page.with_suffix(".png").stat().st_size > 1000
     at = {file: file.stat().st_mtime_ns for file in small.out.rglob("*") if file.suffix in (".json", ".safetensors")}
     assert {file.name for file in at} >= {"beam-1.json", "beam-3.json", "speed.json", "retrieval-4.json"}
