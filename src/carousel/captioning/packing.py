@@ -22,7 +22,7 @@ def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> bool((unpacked(found)["weight"] - weight).abs().max() < 0.005)
     True
     """
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.dim() == 2 and tensor.numel() >= LARGE and tensor.shape[1] >= WIDE and tensor.is_floating_point():
             scale = (tensor.float().abs().amax(1) / 127).clamp(min=1e-7).half()
@@ -35,7 +35,7 @@ def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What `packed` packed, in single precision."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith(BYTES):
             stem = name.removesuffix(BYTES)
