@@ -79,6 +79,7 @@ def test_what_cannot_be_looked_at_is_one_line(
     write_model_file(other, {"x": torch.zeros(1)}, {"task": "weather"})
     assert main(["inspect", str(other), "--out", str(tmp_path / "out"), *arguments]) == 2
     assert capsys.readouterr().err.strip() == (
-        f"{other}: nothing to look at (got task weather); captioning, classify; choose another run"
+        f"{other}: nothing to look at (got task weather); captioning, music, tag, translate, dialog, language, "
+        "classify; choose another run"
     )
     assert not (tmp_path / "out").exists()

@@ -60,7 +60,7 @@ def test_layers_tokens_and_clipping_have_their_pictures(tmp_path: Path) -> None:
 
 
 def test_colours_are_those_of_the_state(tmp_path: Path) -> None:
-    from carousel.reports.inspection import UnitReading, write_inspection_report
+    from carousel.reports.inspection import Reading, UnitReading, write_inspection_report
 
     html = write_inspection_report(
         tmp_path / "page.html",
@@ -68,8 +68,7 @@ def test_colours_are_those_of_the_state(tmp_path: Path) -> None:
         about="",
         facts=[],
         sections=[],
-        tokens=[["up", "down", "still"]],
-        units=[UnitReading("unit 3", "why", [[2.0, -1.0, 0.0]])],
+        readings=[Reading("", [["up", "down", "still"]], [UnitReading("unit 3", "why", [[2.0, -1.0, 0.0]])])],
     ).read_text(encoding="utf-8")
     colours = dict(re.findall(r'--c0:rgb\(([^)]*)\);">(\w+)<', html))
     assert {word: colour for colour, word in colours.items()} == {

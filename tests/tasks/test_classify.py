@@ -16,6 +16,7 @@ import carousel
 from carousel.cli import main
 from carousel.diagnostics import diagnose
 from carousel.diagnostics.inspection import _readings
+from carousel.diagnostics.units import chosen_units
 from carousel.tasks.classify import inspection, load
 from carousel.tasks.task import TASKS
 from carousel.tasks.text_classifier import ClassifyConfig, TextClassifier
@@ -283,7 +284,7 @@ def test_tokens_are_coloured_by_a_chosen_unit(
     shown = inspection(trained / "run/model.safetensors", trained / "reviews.csv", sequences=12)
     found = diagnose(shown.model, shown.batch, shown.loss)
     picked = [reading.name for reading in _readings(found.layers, shown.tokens or [])]
-    readings = _readings(found.layers, shown.tokens or [], [11, 3])
+    readings = _readings(found.layers, shown.tokens or [], chosen_units(found.layers, [11, 3]))
     assert [(reading.name.split()[1], reading.why) for reading in readings[:2]] == [
         ("11", "as chosen"),
         ("3", "as chosen"),

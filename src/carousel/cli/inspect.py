@@ -10,7 +10,9 @@ import typer
 
 def inspect(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a model file.")],
-    data: Annotated[Path, typer.Option("--data", metavar="FILE", help="What the network is to read: captions, texts.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="FILE", help="What the network is to read, as its task does.")
+    ],
     images: Annotated[
         Path | None,
         typer.Option("--images", metavar="DIR", help="The photos' folder; by default that of the captions."),

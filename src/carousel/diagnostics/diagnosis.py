@@ -28,6 +28,11 @@ class LayerDiagnosis:
     singular: dict[str, Tensor]  # by recurrent weight, see `singular_values`
 
     @property
+    def network(self) -> str:
+        """Where several run, the name of that which the layer is in; else ""."""
+        return self.name.rpartition("layer ")[0].strip()
+
+    @property
     def real(self) -> Tensor:
         """(T, B): where there is no padding."""
         steps = len(next(iter(self.states.values())))
@@ -55,6 +60,16 @@ class Diagnosis:
 
     flow: GradientFlow
     layers: list[LayerDiagnosis]
+
+    def networks(self) -> dict[str, Diagnosis]:
+        """That of each recurrence alone, by name, in the order in which they run."""
+        found = {}
+        for name in dict.fromkeys(layer.network for layer in self.layers):
+            layers = [layer for layer in self.layers if layer.network == name]
+            names = {layer.name for layer in layers}
+            flows = [flow for flow in self.flow.flows if flow.layer in names]
+            found[name] = Diagnosis(GradientFlow(self.flow.loss, flows), layers)
+        return found
 
 
 def diagnose(model: nn.Module, batch: Any, loss: Callable[[Any], Tensor]) -> Diagnosis:

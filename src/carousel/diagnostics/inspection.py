@@ -9,16 +9,15 @@ from typing import Any
 
 from carousel.diagnostics import pictures, words
 from carousel.diagnostics.diagnosis import Diagnosis, LayerDiagnosis, diagnose
-from carousel.diagnostics.units import chosen_units, telling_units
+from carousel.diagnostics.units import Unit, chosen_units, telling_units
 from carousel.errors import ConfigError
-from carousel.reports.inspection import UnitReading, write_inspection_report
+from carousel.reports.inspection import Reading, UnitReading, write_inspection_report
 from carousel.reports.page import write_whole
 from carousel.reports.section import Section
-from carousel.tasks import captioning, classify
-from carousel.tasks.inspection import Inspection
+from carousel.tasks.inspection import Lines
+from carousel.tasks.task import TASKS, task_named
 from carousel.training import RunFolder, model_task
 
-TASKS: dict[str, Callable[..., Inspection]] = {"captioning": captioning.inspection, "classify": classify.inspection}
 READ = 24  # sequences whose tokens are shown
 UNITS = 8  # to colour them by
 
@@ -56,9 +55,11 @@ def inspect(
     else:
         file, log, target = folder, None, Path(out)
     task = model_task(file)
-    if task not in TASKS:
-        raise ConfigError(f"{file}: nothing to look at (got task {task}); {', '.join(TASKS)}; choose another run")
-    shown = TASKS[task](file, data, images=images or Path(data).parent, sequences=sequences)
+    look = task_named(task).inspection if task in TASKS else None
+    if look is None:
+        known = ", ".join(name for name in TASKS if task_named(name).inspection)
+        raise ConfigError(f"{file}: nothing to look at (got task {task}); {known}; choose another run")
+    shown = look(file, data, images=images or Path(data).parent, sequences=sequences)
     found = diagnose(shown.model, shown.batch, shown.loss)
     return write_inspection(
         found,
@@ -66,6 +67,7 @@ def inspect(
         title=f"Inside {folder.name}",
         about=shown.about,
         tokens=shown.tokens,
+        running=shown.running,
         units=units,
         log=_records(log),
     )
@@ -85,44 +87,58 @@ def write_inspection(
     *,
     title: str,
     about: str = "",
-    tokens: Sequence[Sequence[str]] | None = None,
+    tokens: Lines | Mapping[str, Lines] | None = None,
+    running: str | None = None,
     units: Sequence[int] = (),
     log: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write a diagnosis as inspection.html, and each picture as a PNG beside it; the page's path is returned.
 
     Args:
-        tokens: what each step of each sequence reads.
+        tokens: what each step of each sequence reads; by the name of each recurrence where there are several.
+        running: where the sequences are one text, what stands between two tokens.
         units: by whose states to colour the tokens, in each layer, before those that are picked.
         log: for each epoch "epoch" and "clipped", the share of its steps in which the gradient was clipped.
 
     Raises:
         ConfigError: the folder cannot be written, or there is no such unit.
     """
-    readings = _readings(found.layers, tokens, units) if tokens else []
-    named = _sections(found, tokens, log)
+    networks, chosen = found.networks(), chosen_units(found.layers, units)
+    lines = tokens if isinstance(tokens, Mapping) else dict.fromkeys(networks, tokens or [])
+    readings = [
+        Reading(name, lines[name][:READ], _readings(one.layers, lines[name], chosen), running)
+        for name, one in networks.items()
+        if lines[name]
+    ]
+    named = _sections(found, lines, log)
     target = Path(folder)
     for name, section in named.items():
         if section.picture is not None:
             write_whole(target / f"{name}.png", section.picture, "picture")
-    lengths, reach = found.layers[0].lengths, found.flow.reach()
-    facts = [(str(len(lengths)), "sequence" + "s" * (len(lengths) > 1)), (str(int(lengths.sum())), "steps")]
-    facts += [(f"{found.flow.loss / len(lengths):.4g}", "loss of each, on average")]
-    facts += [(f"all {int(lengths.max()) - 1}" if reach is None else str(reach), "steps back gradients reach")]
+    facts = [fact for name, one in networks.items() for fact in _facts(one, f" of the {name}" if name else "")]
+    facts += [(f"{found.flow.loss / len(found.layers[-1].lengths):.4g}", "loss of each, on average")]
     return write_inspection_report(
         target / "inspection.html",
         title=title,
         about=about,
         facts=facts,
         sections=list(named.values()),
-        tokens=list(tokens[:READ]) if tokens else [],
-        units=readings,
+        readings=readings,
     )
 
 
-def _sections(
-    found: Diagnosis, tokens: Sequence[Sequence[str]] | None, log: Sequence[Mapping[str, Any]]
-) -> dict[str, Section]:
+def _facts(found: Diagnosis, of: str) -> list[tuple[str, str]]:
+    """How much a recurrence read, and how far back the gradients reach in it."""
+    lengths, reach = found.layers[0].lengths, found.flow.reach()
+    farthest = max(int(flow.last.max()) for flow in found.flow.flows)
+    return [
+        (str(len(lengths)), "sequence" + "s" * (len(lengths) > 1) + of),
+        (str(int(lengths.sum())), "steps" + of),
+        (f"all {farthest}" if reach is None else str(reach), "steps back gradients" + of + " reach"),
+    ]
+
+
+def _sections(found: Diagnosis, lines: Mapping[str, Lines], log: Sequence[Mapping[str, Any]]) -> dict[str, Section]:
     """By the name of the picture's file."""
     layers = found.layers
     sections = {
@@ -136,8 +152,8 @@ def _sections(
     }
     for k, layer in enumerate(layers, start=1):
         of, end = (f", {layer.name}", f"-{k}") if len(layers) > 1 else ("", "")
-        sequence = int(layer.lengths.argmax())
-        picture = pictures.gate_picture(layer, sequence, layer.in_order(tokens[sequence]) if tokens else None)
+        sequence, read = int(layer.lengths.argmax()), lines[layer.network]
+        picture = pictures.gate_picture(layer, sequence, layer.in_order(read[sequence]) if read else None)
         how = "A row for a unit, a column for a step of the longest sequence. The words are of all sequences."
         sections[f"gates{end}"] = Section(f"How open the gates are{of}", words.gate_words(layer), how, picture)
         how = "A point is a unit. On the diagonal it is always saturated; in the lower left corner it never is."
@@ -182,11 +198,10 @@ def _each(layers: Sequence[LayerDiagnosis], said: Callable[[LayerDiagnosis], str
     return " ".join(f"{layer.name.capitalize()}. {said(layer)}" for layer in layers)
 
 
-def _readings(
-    layers: Sequence[LayerDiagnosis], tokens: Sequence[Sequence[str]], units: Sequence[int] = ()
-) -> list[UnitReading]:
+def _readings(layers: Sequence[LayerDiagnosis], tokens: Lines, chosen: Sequence[Unit] = ()) -> list[UnitReading]:
+    """Of the layers of one recurrence."""
     found = []
-    chosen = chosen_units(layers, units)
+    units = {unit.number for unit in chosen}
     for layer in layers:
         telling = telling_units(layer, [layer.in_order(line) for line in tokens])[: -(-UNITS // len(layers))]
         own = [unit for unit in chosen if unit.layer is layer]

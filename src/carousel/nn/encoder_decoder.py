@@ -125,6 +125,15 @@ class EncoderDecoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabularies[1]))
         self.gate = nn.Linear(E, 1) if design.copies else None
 
+    @property
+    def at_once(self) -> bool:
+        """Whether the decoder's recurrence needs nothing of the attention, so that all of its steps are one run."""
+        return self.design.feed == "nothing" and not self.design.coverage
+
+    def forward(self, ids: Tensor, lengths: Tensor, words: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """`decode` of words (T, B), `steps` (B,) of them, given ids (S, B) of lengths (B,)."""
+        return self.decode(words, *self.read(ids, lengths), steps)
+
     def encode(self, ids: Tensor, lengths: Tensor | None = None, state: Any = None) -> tuple[Tensor, Any]:
         """The encoder's outputs (S, B, M) and its state, from ids (S, B); one direction can go on from a state."""
         outputs, state = self.encoder(self._drop(self.source(ids)), state, lengths)
@@ -154,21 +163,25 @@ class EncoderDecoder(nn.Module):
         nothing = last.new_zeros(B, self.design.embedding_size)
         return memory, DecoderState(recurrent, nothing, last.new_zeros(memory.values.shape[:2]))
 
-    def decode(self, words: Tensor, memory: Memory, state: DecoderState) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, words: Tensor, memory: Memory, state: DecoderState, steps: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """h̃ (T, B, E) and the attention's weights (T, B, S) when the words (T, B), <start> first, are given.
 
         for t in 1..T:  h̃_t, α_t, state = advance(y_{t-1}, state)
+
+        What comes after the `steps` (B,) of each is padding, and means nothing.
         """
         embedded = self._drop(self.target(words))
-        if self.design.feed == "nothing" and not self.design.coverage:
-            hidden, _ = self.decoder(embedded, state.recurrent)
+        if self.at_once:
+            hidden, _ = self.decoder(embedded, state.recurrent, steps)
             context, weights = self._look(hidden, memory)
             return self._combined(hidden, context), weights
-        steps = []
+        found = []
         for x in embedded:
             output, weights, state = self._advance(x, memory, state)
-            steps.append((output, weights))
-        return torch.stack([output for output, _ in steps]), torch.stack([weights for _, weights in steps])
+            found.append((output, weights))
+        return torch.stack([output for output, _ in found]), torch.stack([weights for _, weights in found])
 
     def stepper(self, memory: Memory, ids: Tensor | None = None) -> Callable[[Tensor, Any], tuple[Tensor, Any]]:
         """A step for `carousel.decoding`, of B inputs or of K rows for each of them, one input's rows side by side.

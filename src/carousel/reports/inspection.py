@@ -21,9 +21,37 @@ class UnitReading:
     values: Sequence[Sequence[float]]  # for each sequence, its state after each token
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Sequences to be read, coloured by one of several units of the recurrence that read them."""
+
+    network: str  # its name, where there are several
+    tokens: Sequence[Sequence[str]]
+    units: Sequence[UnitReading]
+    running: str | None = None  # where the sequences are one text, what stands between two tokens
+
+    @property
+    def heading(self) -> str:
+        tokens = f"The tokens of the {self.network}" if self.network else "The tokens"
+        return f"{tokens}, coloured by one unit's state after each"
+
+    @property
+    def ends(self) -> list[float]:
+        """Of each unit the largest value, with the deepest colour."""
+        return [_largest(unit) for unit in self.units]
+
+    @property
+    def lines(self) -> list[list[_Token]]:
+        """Tokens with their colours."""
+        ends = list(zip(self.units, self.ends, strict=True))
+        return [
+            [_Token(token, [colour(unit.values[b][t] / end) for unit, end in ends]) for t, token in enumerate(line)]
+            for b, line in enumerate(self.tokens)
+        ]
+
+
 class _Token(NamedTuple):
     text: str
-    values: list[float]
     colours: list[str]  # one for each unit
 
 
@@ -34,12 +62,11 @@ def write_inspection_report(
     about: str,
     facts: Sequence[tuple[str, str]],
     sections: Sequence[Section],
-    tokens: Sequence[Sequence[str]] = (),
-    units: Sequence[UnitReading] = (),
+    readings: Sequence[Reading] = (),
 ) -> Path:
     """Write one HTML page, complete in itself and without a script, and return its path.
 
-    `facts` are short: a value and what it is of. `tokens` are sequences to be read, coloured by one of `units`.
+    `facts` are short: a value and what it is of.
 
     Raises:
         ConfigError: the page cannot be written; an older page at `path` is still whole.
@@ -51,23 +78,10 @@ def write_inspection_report(
         about=about,
         facts=facts,
         sections=sections,
-        units=units,
-        ends=[_largest(unit) for unit in units],
-        lines=[
-            [
-                _Token(token, values := [unit.values[b][t] for unit in units], _colours(values, units))
-                for t, token in enumerate(line)
-            ]
-            for b, line in enumerate(tokens)
-        ]
-        if units
-        else [],
+        readings=[reading for reading in readings if reading.units],
+        most=max((len(reading.units) for reading in readings), default=0),
     )
 
 
 def _largest(unit: UnitReading) -> float:
     return max(abs(value) for line in unit.values for value in line) or 1.0
-
-
-def _colours(values: Sequence[float], units: Sequence[UnitReading]) -> list[str]:
-    return [colour(value / _largest(unit)) for value, unit in zip(values, units, strict=True)]

@@ -85,9 +85,6 @@ def learner(
     return Captioning(config, encoder, seen, held, file, initial)
 
 
-TASK = Task("captioning", "sentences about photos", CaptioningConfig, recognise, learner, Captioner.load)
-
-
 def train(
     captions: str | Path,
     images: str | Path,
@@ -280,3 +277,8 @@ def inspection(
         "that of each caption's last word.",
         [[*before, "(start)", *(vocabulary.decode([word]) for word in caption[:-1])] for caption in spoken],
     )
+
+
+TASK = Task(
+    "captioning", "sentences about photos", CaptioningConfig, recognise, learner, Captioner.load, inspection=inspection
+)

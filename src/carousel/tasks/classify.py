@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from carousel.reports.section import Section, Text
 from carousel.tasks import language
 from carousel.tasks.attribution import integrated_gradients, occlusion
 from carousel.tasks.bag_of_words import tfidf_logits
-from carousel.tasks.inspection import Inspection
+from carousel.tasks.inspection import Inspection, first
 from carousel.tasks.language import LanguageModel
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import lengths_in_words
@@ -406,10 +405,8 @@ def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_:
     """
     classifier, table = load(model), Source(Path(data)).table
     column = classifier.input_column(table)
-    found = (classifier.read(row.text(column)) for row in table.rows())
-    tokens = list(islice(filter(None, found), sequences))
-    if not tokens:
-        raise DataError(f"{data}: no text (got nothing to read in {column!r}); one for a row; check the file")
+    nothing = f"{data}: no text (got nothing to read in {column!r}); one for a row; check the file"
+    tokens = first((classifier.read(row.text(column)) for row in table.rows()), sequences, nothing)
     ids, lengths = Ragged(map(classifier.tokenizer.vocabulary.encode, tokens)).batch(range(len(tokens)))
     pooling = classifier.config.pooling
     return Inspection(
@@ -448,4 +445,4 @@ def learner(
     return Classification(config, data, file, start_from)
 
 
-TASK = Task(NAME, "labels for texts", ClassifyConfig, recognise, learner, load)
+TASK = Task(NAME, "labels for texts", ClassifyConfig, recognise, learner, load, inspection=inspection)

@@ -38,6 +38,7 @@ from carousel.metrics.score import Score
 from carousel.nn.encoder_decoder import AttentionScore, Design, EncoderDecoder, Feed
 from carousel.reports.section import Section
 from carousel.tasks.bag_of_words import TfIdf
+from carousel.tasks.inspection import Inspection, first, of_pairs
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.training import Loss, TrainingConfig, read_model_file, write_model_file
 from carousel.training.model_file import parts_fit
@@ -426,6 +427,34 @@ def load(path: str | Path) -> Partner:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """Encoder and decoder at work on the last answer of each of the first dialogs of some data, see `of_pairs`.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    partner, table = load(model), Source(Path(data)).table
+    partner.input_column(table)
+    nothing = f"{data}: no answer (got dialogs without any); lines NUMBER SAID<tab>ANSWER; check the file"
+    dialogs = [
+        spoken(Dialog(turns), partner.words)
+        for turns in first((one.turns for one in read_dialogs(table)), sequences, nothing)
+    ]
+    heard = [one.read[: one.due[-1]] for one in dialogs]
+    said = [one.answers[-1][:LONGEST] for one in dialogs]
+    heard_tokens, said_tokens = (
+        [[partner.words.decode([i], one.names[-1]) for i in ids] for one, ids in zip(dialogs, some, strict=True)]
+        for some in (heard, said)
+    )
+    return of_pairs(
+        partner.network,
+        heard,
+        said,
+        f"A partner in dialog, reading {len(dialogs)} dialogs of {Path(data).name} up to the last answer of each. The "
+        "loss is that of this answer's last word, given all before.",
+        (heard_tokens, said_tokens),
+    )
+
+
 def recognise(source: Source) -> str | None:
     """Numbered lines of text, of which some have an answer behind a tab."""
     if source.table.kind != "text":
@@ -456,4 +485,4 @@ def learner(
     return Conversation(config, dialogs, [*source.table.notes, said], file)
 
 
-TASK = Task(NAME, "answers in a dialog", DialogConfig, recognise, learner, load)
+TASK = Task(NAME, "answers in a dialog", DialogConfig, recognise, learner, load, inspection=inspection)

@@ -30,6 +30,7 @@ from carousel.metrics.perplexity import bits_per_character, perplexity
 from carousel.metrics.score import Score
 from carousel.reports.language import costly_section, samples_section, surprise_section
 from carousel.reports.section import Section
+from carousel.tasks.inspection import Inspection
 from carousel.tasks.kneser_ney import KneserNey
 from carousel.tasks.language_network import LanguageConfig, LanguageNetwork, read
 from carousel.tasks.task import Evaluation, Source, Task
@@ -231,6 +232,12 @@ class LanguageModel:
         """What stands between two tokens of a text."""
         return " " if self.tokenizer.kind in ("words", "spaces") else ""
 
+    def shown(self, token: str) -> str:
+        """A token as it looks in a text: of pieces and bytes what they stand for; the end of a line can be seen."""
+        if self.tokenizer.kind in ("bytes", "bpe"):
+            token = joined(self.tokenizer, self.tokenizer.vocabulary.encode([token]))
+        return "↵\n" if token == LINE_END else token
+
     def _judged(self, text: str) -> tuple[list[str], list[float], str]:
         tokens = tokens_of(self.tokenizer, text + LINE_END)
         ids = torch.tensor(self.tokenizer.vocabulary.encode(tokens))
@@ -361,6 +368,38 @@ def load(path: str | Path) -> LanguageModel:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """The network at work on the beginning of a text, in passages that follow one another; see `Inspection`.
+
+    A passage is as long as a step of training, `bptt`, and begins with the state that the one before it ended with. The
+    loss is −ln p of the token after each.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    known, table = load(model), Source(Path(data)).table
+    known.input_column(table)
+    network, tokenizer, bptt = known.network, known.tokenizer, known.config.bptt
+    found = (token for line in Corpus.of(table, 0, 0).lines("train") for token in tokens_of(tokenizer, line))
+    text = list(islice(found, sequences * bptt))
+    T = min(bptt, len(text))
+    words = torch.tensor([known.before, *tokenizer.vocabulary.encode(text)])
+    passages, states = words[: len(text) // T * T].view(-1, T), [network.recurrent.initial_state(1)]
+    with torch.no_grad():
+        for passage in passages[:-1]:
+            states.append(network(passage[:, None], states[-1])[1])
+    state = tuple(type(some[0])(*map(torch.cat, zip(*some, strict=True))) for some in zip(*states, strict=True))
+    shown = [known.shown(token) for token in (LINE_END, *text)]
+    return Inspection(
+        network,
+        [passages.t(), state],
+        lambda answer: network.surprise(answer[0][-1], words[T::T]).sum(),
+        f"A language model, reading {passages.numel():,} {UNITS[tokenizer.kind]} of {Path(data).name} in passages of "
+        f"{T}, each with the state that the one before it ended with. The loss is that of the token after each.",
+        [shown[start : start + T] for start in range(0, passages.numel(), T)],
+        running=known.apart,
+    )
+
+
 def recognise(source: Source) -> str | None:
     """Plain text without labels."""
     return "running text" if source.table.kind == "text" else None
@@ -373,4 +412,4 @@ def learner(
     return LanguageTraining(config, Corpus.of(source.table, config.val_share, config.test_share), file, start_from)
 
 
-TASK = Task(NAME, "the next word, character or byte", LanguageConfig, recognise, learner, load)
+TASK = Task(NAME, "the next word, character or byte", LanguageConfig, recognise, learner, load, inspection=inspection)

@@ -33,6 +33,7 @@ from carousel.metrics.score import Score
 from carousel.nn import Recurrent
 from carousel.reports.music import rolls_section
 from carousel.tasks.chorales import guesses
+from carousel.tasks.inspection import Inspection, first
 from carousel.tasks.problem import Examples, SequenceModel, padded
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.training import Loss, TrainingConfig, read_model_file, write_model_file
@@ -331,6 +332,29 @@ def load(path: str | Path) -> Player:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """The network at work on the beginnings of the first pieces of some data; see `Inspection`.
+
+    The loss is −ln p of the last frame that is shown, given those before.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    player, table = load(model), Source(Path(data)).table
+    column = player.input_column(table)
+    nothing = f"{data}: no frame (got nothing to read in {column!r}); a piece for a row; check the file"
+    pieces = [one[:SHOWN] for one in first((player.input_of(row, column) for row in table.rows()), sequences, nothing)]
+    examples = examples_of(pieces)
+    last = torch.tensor([len(piece) for piece in pieces]) - 1, torch.arange(len(pieces))
+    return Inspection(
+        player.network,
+        examples,
+        lambda logits: frame_nats(logits[last], examples.targets[last]).sum(),
+        f"A model of music, reading {len(pieces)} pieces of {Path(data).name}, of each at most {SHOWN} frames. The "
+        "loss is that of the last one, given those before.",
+        [["(start)", *map(written, piece[:-1])] for piece in pieces],
+    )
+
+
 def recognise(source: Source) -> str | None:
     """A column `keys` of lists of lists."""
     if "keys" not in source.table.columns:
@@ -352,4 +376,4 @@ def learner(
     return Practice(config, pieces, [*source.table.notes, said], file, load(start_from) if start_from else None)
 
 
-TASK = Task(NAME, "the next frame of a piano roll", MusicConfig, recognise, learner, load)
+TASK = Task(NAME, "the next frame of a piano roll", MusicConfig, recognise, learner, load, inspection=inspection)

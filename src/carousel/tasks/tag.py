@@ -28,7 +28,8 @@ from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
 from carousel.metrics.spans import Span, parts, span_f1, spans, token_accuracy
 from carousel.reports.tagging import Judged, tagging_sections
-from carousel.tasks.tagging_network import Lexicon, TagConfig, TaggingNetwork, decode
+from carousel.tasks.inspection import Inspection, first
+from carousel.tasks.tagging_network import LONGEST_WORD, Lexicon, TagConfig, TaggingNetwork, decode
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import lengths_in_words
 from carousel.training import Loss, read_model_file, write_model_file
@@ -216,6 +217,18 @@ class Tagged:
         return {"tokens": self.tokens, "tags": self.tags, "probabilities": shown, "spans": found}
 
 
+def numbered(texts: Sequence[Sequence[str]]) -> tuple[Ragged, list[str]]:
+    """Sentences of forms, and the forms, the first of which is that of padding.
+
+    >>> sentences, forms = numbered([["a", "b"], ["a"]])
+    >>> sentences[0].tolist(), sentences[1].tolist(), forms
+    ([1, 2], [1], ['', 'a', 'b'])
+    """
+    numbers = {"": 0}
+    sentences = Ragged([numbers.setdefault(token, len(numbers)) for token in tokens] for tokens in texts)
+    return sentences, list(numbers)
+
+
 class Tagger:
     """A trained tagger, and its one file."""
 
@@ -236,13 +249,14 @@ class Tagger:
         """The tags of a text, or of each of several, each a string or a list of tokens."""
         if isinstance(inputs, str):
             return self.predict([inputs])[0]
-        split = SPLITTERS[self.config.tokens]
-        texts = [split(text) if isinstance(text, str) else list(text) for text in inputs]
-        numbers = {"": 0}
-        sentences = Ragged([numbers.setdefault(token, len(numbers)) for token in tokens] for tokens in texts)
-        tags, probabilities = self._said(sentences, list(numbers), sure=True)
+        texts = [self.read(text) for text in inputs]
+        tags, probabilities = self._said(*numbered(texts), sure=True)
         rows = zip(texts, tags, probabilities, inputs, strict=True)
         return [Tagged(tokens, said, sure, not isinstance(given, str)) for tokens, said, sure, given in rows]
+
+    def read(self, text: str | Sequence[str]) -> list[str]:
+        """The tokens of a text, which may be a list of them."""
+        return SPLITTERS[self.config.tokens](text) if isinstance(text, str) else list(text)
 
     def _said(
         self, sentences: Ragged, forms: Sequence[str], *, sure: bool
@@ -343,6 +357,31 @@ def load(path: str | Path) -> Tagger:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """The network at work on the first sentences of some data, and on the letters of their words; see `Inspection`.
+
+    The loss is the score of the likeliest tag of the word in the middle, negated: so each direction has a half of the
+    sentence to come from. Tags are not needed.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    tagger, table = load(model), Source(Path(data)).table
+    column = tagger.input_column(table)
+    nothing = f"{data}: no words (got nothing to read in {column!r}); a sentence for a row; check the file"
+    texts = first((tagger.read(tagger.input_of(row, column)) for row in table.rows()), sequences, nothing)
+    sentences, forms = numbered(texts)
+    ids, lengths = sentences.batch(range(len(texts)))
+    spelled = [list(forms[k][:LONGEST_WORD]) or [" "] for k in torch.unique(ids).tolist()]
+    return Inspection(
+        tagger.network,
+        [ids, lengths, tagger.lexicon.read(forms)],
+        lambda scores: -scores[(lengths - 1) // 2, torch.arange(len(texts))].amax(1).sum(),
+        f"A tagger, reading {len(texts)} sentences of {Path(data).name}. The loss is the score of the likeliest tag of "
+        "each sentence's word in the middle, negated.",
+        {"spelling": spelled, "recurrent": texts} if tagger.network.spelling else texts,
+    )
+
+
 def recognise(source: Source) -> str | None:
     """CoNLL columns, or lists of words with lists of tags."""
     columns = TagColumns.of(source.table)
@@ -363,4 +402,4 @@ def learner(
     return Tagging(config, TaggedTexts.read(table, columns).with_splits(config.seed), file, start_from)
 
 
-TASK = Task(NAME, "tags for words", TagConfig, recognise, learner, load)
+TASK = Task(NAME, "tags for words", TagConfig, recognise, learner, load, inspection=inspection)

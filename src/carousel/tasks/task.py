@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from carousel.data.captions import Split
 from carousel.data.tables import NAMES, Table, open_table
@@ -20,6 +20,9 @@ from carousel.reports.section import Section
 from carousel.training import RunFolder, Trainable, TrainingConfig
 from carousel.training.names import nearest
 from carousel.training.progress import LiveProgress
+
+if TYPE_CHECKING:
+    from carousel.tasks.inspection import Inspect
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Task:
     learner: MakeLearner | None  # None where `train` does it all
     load: Load
     train: Train | None = None  # of a model whose parts are trained one after another
+    inspection: Inspect | None = None  # what `carousel inspect` shows of its models
 
 
 def _captioning() -> Task:

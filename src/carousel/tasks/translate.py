@@ -29,7 +29,7 @@ from carousel.data.pairs import Pairs, Sides
 from carousel.data.ragged import Ragged, cut
 from carousel.data.tables import Table
 from carousel.data.tokenizers import Kind, Tokenizer
-from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN
+from carousel.data.vocabulary import PAD, SPECIALS, START, STOP, UNKNOWN
 from carousel.decoding import beam_search, sampled_inputs
 from carousel.errors import ConfigError, DataError
 from carousel.metrics.score import Score
@@ -37,6 +37,7 @@ from carousel.metrics.translation import require_sacrebleu, translation_scores
 from carousel.nn.encoder_decoder import AttentionScore, Design, EncoderDecoder, Feed, coverage_loss
 from carousel.reports.section import Section
 from carousel.reports.translation import Alignment, attention_section, samples_section, source_length_section
+from carousel.tasks.inspection import Inspection, first, of_pairs
 from carousel.tasks.lexicon import lexicon
 from carousel.tasks.task import Evaluation, Source, Task
 from carousel.tasks.text import TextConfig, lengths_in_words
@@ -431,6 +432,30 @@ def load(path: str | Path) -> Translator:
 # --- the task ---------------------------------------------------------------------------------------------------------
 
 
+def inspection(model: str | Path, data: str | Path, *, sequences: int = 64, **_: Any) -> Inspection:
+    """Encoder and decoder at work on the first pairs of some data, see `of_pairs`.
+
+    Raises `DataError`, `ModelFileError` for what is wrong with the input.
+    """
+    known, table = load(model), Source(Path(data)).table
+    config, (reads, writes) = known.config, known.tokenizers
+    sides = Sides.of(table, known.sides.source, known.sides.target)
+    assert sides is not None, "both are named"
+    nothing = f"{data}: no pairs (got nothing to read in {sides.source!r} or {sides.target!r}); both; check the file"
+    rows = ((reads.tokens(row.text(sides.source)), writes.tokens(row.text(sides.target))) for row in table.rows())
+    pairs = first((pair for pair in rows if all(pair)), sequences, nothing)
+    sources = [[*config.read(source), SPECIALS[STOP]] for source, _ in pairs]
+    targets = [target[: config.max_length] for _, target in pairs]
+    return of_pairs(
+        known.network,
+        list(map(reads.vocabulary.encode, sources)),
+        list(map(writes.vocabulary.encode, targets)),
+        f"A translator, reading {len(pairs)} pairs of {Path(data).name}. The loss is that of each translation's last "
+        "token, given the source and the tokens before.",
+        (sources, targets),
+    )
+
+
 def recognise(source: Source) -> str | None:
     """Parallel text, or a table with two columns named as translations are."""
     sides = Sides.of(source.table)
@@ -451,4 +476,4 @@ def learner(
     return Translation(config, Pairs.read(table, sides).with_splits(config.seed), file, start_from)
 
 
-TASK = Task(NAME, "texts into other texts", TranslateConfig, recognise, learner, load)
+TASK = Task(NAME, "texts into other texts", TranslateConfig, recognise, learner, load, inspection=inspection)
