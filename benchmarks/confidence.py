@@ -26,7 +26,7 @@ from carousel.data.captions import read_captions
 from carousel.metrics import CiderD, hallucinated_objects, normalise
 from carousel.metrics.calibration import auroc, brier, calibration_error, refusing, reliability
 from carousel.metrics.score import Score
-from carousel.tasks.calibration import features
+from carousel.tasks.calibration import seen_in
 from carousel.training.progress import LiveProgress
 
 Floats = NDArray[np.float64]
@@ -149,12 +149,12 @@ def main() -> None:
     captioner = Captioner.load(arguments.model)
     photos = read_captions(arguments.data / "captions.jsonl.gz", photos=arguments.data / "images").part("test")
     with LiveProgress() as live:
-        pictures = load_pictures(photos, arguments.data / "images", captioner.encoder, mirror=False, live=live)
-    seen = features(captioner, pictures)
+        folder, grid = arguments.data / "images", captioner.config.decoder != "nic"
+        pictures = load_pictures(photos, folder, captioner.encoder, mirror=False, live=live, grid=grid)
     truth = Truth([[normalise(" ".join(words)) for words in captions] for captions in pictures.captions])
 
     def said(decoding: Decoding) -> list[Caption]:
-        batches = [captioner.describe(seen[i : i + 64], decoding) for i in range(0, len(seen), 64)]
+        batches = [captioner.describe(seen, decoding) for seen in seen_in(captioner, pictures)]
         return [captions[0] for batch in batches for captions in batch]
 
     assert captioner.judge is not None, "calibrate the model first"

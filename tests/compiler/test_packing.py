@@ -113,3 +113,16 @@ def test_either_end_of_a_loop_may_be_padded() -> None:
     for outputs, gradient in found[1:]:
         assert torch.equal(outputs, found[0][0])
         torch.testing.assert_close(gradient, found[0][1])
+
+
+def test_one_script_serves_padded_batches_of_any_shape() -> None:
+    torch.manual_seed(3)
+    cell = CELLS["gru"](3, 5)
+    for T, lengths in ((6, [4, 1, 6]), (9, [9, 2, 3, 8, 1]), (5, [2, 3])):
+        inputs = torch.randn(T, len(lengths), 3, requires_grad=True)
+        found = []
+        for way in ("compiled", "eager"):
+            outputs, _ = unroll(cell, inputs, lengths=torch.tensor(lengths), engine=way)  # type: ignore[arg-type]
+            found.append((outputs, *torch.autograd.grad((outputs**2).sum(), [inputs, *cell.parameters()])))
+        for got, want in zip(*found, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)

@@ -211,7 +211,8 @@ class Program:
         memory |= self._order(padded)
         for result in (*written.results, *written.beside):
             if result is not None and result.padded:
-                memory[result.base] = padded.room(extent, result.shape)
+                assert padded.inputs is not None
+                memory[result.base] = padded.room(extent, (*padded.inputs.shape, *result.shape))
             elif result is not None:
                 shape = (extent.rows, *result.shape) if result.by_row else result.shape
                 memory[result.base] = torch.zeros(shape) if result.zero else torch.empty(shape)

@@ -229,7 +229,7 @@ class _Backward:
         x, weight, bias = given
         M, K = weight.shape
         padded = x.dim() == 3
-        if self.wants(wants, Result(("dx", k), tuple(x.shape) if padded else (K,), by_row=True, padded=padded)):
+        if self.wants(wants, Result(("dx", k), (K,), by_row=True, padded=padded)):
             cut, panels = matrix.form(K), ("panels of W", k)
             self.room[panels] = (cut.width * M, 0, 0)
             _pack(self.once, panels, cut, word(0, ("W", k)), weight.stride(1), weight.stride(0), word(M), k)
