@@ -1,4 +1,4 @@
-"""``carousel inspect``, typed as a user types it: on the model that ships, and on a run."""
+"""``carousel inspect``, typed as a user types it: on a model that ships, and on a run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from carousel.captioning import SHIPPED
+from carousel.captioning.schools import weights_of
 from carousel.cli import main
 from carousel.diagnostics import gradient_flow
 from carousel.tasks.captioning import inspection
 from carousel.training import RunFolder, write_model_file
 
+NIC = weights_of("nic")
 PHOTOS = Path(__file__).parents[2] / "examples/photos"
 CAPTIONS = {
     "dogs.jpg": "two dogs are running through the snow",
@@ -33,7 +34,7 @@ def captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_is_looked_into(captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
-    run.model.write_bytes(SHIPPED.read_bytes())
+    run.model.write_bytes(NIC.read_bytes())
     run.write_log([{"epoch": 1, "clipped": 0.5}, {"epoch": 2, "clipped": 0.125}])
     assert main(["inspect", str(run.path), "--data", str(captions), "--images", str(PHOTOS)]) == 0
     page = tmp_path / "run/inspection/inspection.html"
@@ -46,14 +47,14 @@ def test_a_run_is_looked_into(captions: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_loss_is_that_of_each_last_word(captions: Path) -> None:
-    shown = inspection(SHIPPED, captions, images=PHOTOS)
+    shown = inspection(NIC, captions, images=PHOTOS)
     features, _, lengths = shown.batch
     assert shown.tokens is not None and [len(line) - 1 for line in shown.tokens] == lengths.tolist()  # (photo) is extra
     with torch.no_grad():
         expected = 0.0
         from carousel.captioning import Captioner
 
-        captioner = Captioner.load(SHIPPED)
+        captioner = Captioner.load(NIC)
         texts = [CAPTIONS[name].split() for name in sorted(CAPTIONS)]
         given = sorted(range(3), key=lambda b: list(CAPTIONS)[b])
         for b, text in zip(given, texts, strict=True):
@@ -73,7 +74,7 @@ def test_what_cannot_be_looked_at_is_one_line(
     arguments = ["--data", str(captions), "--images", str(PHOTOS)]
     assert main(["inspect", str(tmp_path), *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"{tmp_path}: no run (got no model.safetensors)")
-    assert main(["inspect", str(SHIPPED), *arguments]) == 2
+    assert main(["inspect", str(NIC), *arguments]) == 2
     assert capsys.readouterr().err.startswith("out: nowhere to write (got the model file flickr8k.safetensors)")
     other = tmp_path / "other.safetensors"
     write_model_file(other, {"x": torch.zeros(1)}, {"task": "weather"})
