@@ -197,5 +197,8 @@ def _write_report(
         for r in results
     ]
     name = "the model that ships with Carousel, trained on Flickr8k" if model is None else str(model)
-    school = "Concepts, candidates, ranking" if isinstance(captioner, Pipeline) else "Show and Tell"
+    decoders = {"nic": "Show and Tell", "attend": "Show, attend and tell", "adaptive": "Adaptive attention"}
+    school = "Concepts, candidates, ranking"
+    if not isinstance(captioner, Pipeline):
+        school = decoders[captioner.config.decoder]
     return write_caption_report(path, shown, title="Captions", model_line=f"{school}: {name}")
