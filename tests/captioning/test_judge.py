@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from carousel.captioning.candidates import Candidate
 from carousel.captioning.confidence import GRADES, Confidence, Known
 from carousel.captioning.dmsm import DMSM, SimilarityConfig, Trigrams
 from carousel.captioning.hedge import NOBODY, hedge, surely_seen, things_named
-from carousel.captioning.judge import Judge, doubted
+from carousel.captioning.judge import Judge, doubted, features_of
 from carousel.captioning.ranking import Ranked
 from carousel.data.vocabulary import Vocabulary
 from carousel.errors import ModelFileError
@@ -87,7 +88,7 @@ def planted(n: int) -> tuple[list[list[Candidate]], list[list[str]]]:
 
 def test_a_judge_learns_from_validation_photos() -> None:
     lists, references = planted(60)
-    found, sure, grade = Judge.fit(None, torch.zeros(60, 3), lists, references, beam=2)
+    found, sure, grade = Judge.fit(None, features_of(None, torch.zeros(60, 3), lists), lists, references, beam=2)
     verdicts = found(torch.zeros(60, 3), lists)
     assert all(best[0].place == 1 for best in verdicts)
     likely = np.array([best[0].confidence for best in verdicts])
@@ -95,6 +96,35 @@ def test_a_judge_learns_from_validation_photos() -> None:
     assert likely[truth].min() > likely[~truth].max() and ((grade <= 1) == truth).all()
     assert sure[truth].mean() > sure[~truth].mean() + 0.5
     assert found.threshold == pytest.approx(np.quantile(sure, 0.2))
+
+
+def test_a_judge_learns_what_detected_concepts_say() -> None:
+    """The sentences alone tell nothing; the chance of the least likely of their words tells all."""
+    lists, references, rows = [], [], []
+    for i in range(60):
+        right = i % 3 > 0
+        lists.append([said("a dog runs", -3.0), said("a cat runs", -3.0, 1)])
+        references.append([f"a {'dog' if right else 'horse'} runs", f"it is quick number {i}"])
+        grounded = np.array([[-1.0, -1.0 if right else -4.0, -2.0], [-5.0, -9.0, -1.0]])
+        rows.append(np.hstack([features_of(None, torch.zeros(1, 3), [lists[-1]])[0], grounded]))
+    found, _, grade = Judge.fit(None, rows, lists, references, beam=2)
+    verdicts = [found.verdicts(some, known) for some, known in zip(lists, rows, strict=True)]
+    truth = np.array([i % 3 > 0 for i in range(60)])
+    likely = np.array([best[0].confidence for best in verdicts])
+    assert all(best[0].place == 0 for best in verdicts) and ((grade <= 1) == truth).all()
+    assert likely[truth].min() > likely[~truth].max() + 0.5
+    again = Judge.from_parts({}, json.loads(json.dumps(found.parts()[1])))
+    assert again.verdicts(lists[0], rows[0]) == verdicts[0]
+
+
+def test_naming_what_is_not_there_can_cost_more_than_cider_gives() -> None:
+    lists = [[said(f"a dog runs by number {i} with a cat", -1.0), said(f"a dog by {i}", -2.0, 1)] for i in range(60)]
+    references = [[f"a dog runs by number {i} with a {'hat' if i % 3 else 'cat'}"] for i in range(60)]
+    references[1:60:6] = [["a horse"]] * 10
+    rows = features_of(None, torch.zeros(60, 3), lists)
+    for cost, chosen in ((0.0, 0), (100.0, 1)):
+        found = Judge.fit(None, rows, lists, references, beam=2, cost=cost)[0]
+        assert {found.verdicts(some, known)[0].place for some, known in zip(lists, rows, strict=True)} == {chosen}
 
 
 def test_hedges_name_what_most_candidates_name_and_nothing_doubted() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from coloured_photos import COLOURS, Data
@@ -14,11 +15,15 @@ from coloured_photos import COLOURS, Data
 from carousel.captioning import Captioner, Decoding, caption_photos
 from carousel.captioning.compose_config import ComposeConfig
 from carousel.captioning.compose_training import borrowed
+from carousel.captioning.confidence import Confidence, Known
+from carousel.captioning.judge import Judge
 from carousel.captioning.pipeline import Pipeline
+from carousel.captioning.ranking import FEATURES
 from carousel.captioning.schools import SCHOOLS, load_captioner, weights_of
 from carousel.cli import main
-from carousel.errors import ConfigError, Interrupted, ModelFileError
+from carousel.errors import ConfigError, DataError, Interrupted, ModelFileError
 from carousel.tasks import compose
+from carousel.tasks.calibration import calibrate
 from carousel.tasks.captioning import caption, evaluate
 from carousel.tasks.compose import train
 from carousel.tasks.task import Source
@@ -159,6 +164,34 @@ def test_it_comes_back_from_its_file(data: Data, trained: Pipeline, tmp_path: Pa
     assert again.caption(photos, Decoding(n=3)) == trained.caption(photos, Decoding(n=3))
     again.save(tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def sceptic(threshold: float) -> Judge:
+    """Sure of captions whose words were seen, whatever their likelihood."""
+    weights, size = np.eye(len(FEATURES))[FEATURES.index("mean_chance")], len(Known._fields)
+    sure = Confidence(np.zeros(size), np.ones(size), np.eye(size)[Known._fields.index("mean_chance")], np.arange(3.0))
+    return Judge(None, weights, sure, threshold, beam=8)
+
+
+def test_it_can_learn_to_judge(data: Data, trained: Pipeline, tmp_path: Path) -> None:
+    photo = data.photos / "red3.png"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trained, "judge", sceptic(0.0))
+        found = caption(photo, model=trained, n=3)
+        trained.save(tmp_path / "judged")
+        patch.setattr(trained, "judge", sceptic(1.0))
+        hedged = caption(photo, model=trained)
+        plain = caption(photo, model=trained, judged=False)
+    sure = [one.confidence for one in found]
+    assert None not in sure and sure == sorted(sure, reverse=True) and found[0].unsure_of is None
+    assert hedged[0].unsure_of == found[0].text and hedged[0].text.startswith("I am not sure")
+    assert plain[0].confidence is None
+    assert caption(photo, model=tmp_path / "judged", n=3) == found
+
+
+def test_it_is_calibrated_on_the_photos_for_validation(data: Data, trained: Pipeline) -> None:
+    with pytest.raises(DataError, match="confidence: too few captions to learn from"):
+        calibrate(file(data), data.captions, data.photos)
 
 
 def test_a_damaged_file_is_refused_in_a_line(data: Data, trained: Pipeline, tmp_path: Path) -> None:

@@ -129,8 +129,7 @@ class Captioner:
         lists = self._searched(features, decoding._replace(n=many, beam=many))
         verdicts = self.judge(pooled(features), [candidates_of(captions) for captions in lists])
         return [
-            _judged(captions, best[: decoding.n], decoding.hedge)
-            for captions, best in zip(lists, verdicts, strict=True)
+            judged(captions, best[: decoding.n], decoding.hedge) for captions, best in zip(lists, verdicts, strict=True)
         ]
 
     def _searched(self, features: Seen, decoding: Decoding) -> list[list[Caption]]:
@@ -278,7 +277,7 @@ class Captioner:
             return cls(config, vocabulary, encoder, members, tensors["training_hashes"], facts, judge)
 
 
-def _judged(captions: Sequence[Caption], verdicts: Sequence[Verdict], hedging: bool) -> list[Caption]:
+def judged(captions: Sequence[Caption], verdicts: Sequence[Verdict], hedging: bool) -> list[Caption]:
     """Captions in the order of their verdicts; the first is hedged where it is not sure enough, and `hedging` is on."""
     found = []
     for i, verdict in enumerate(verdicts):

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.ranking import Ranked
+from carousel.captioning.ranking import Grounded, Ranked
 from carousel.errors import DataError
 from carousel.metrics.chair import objects_mentioned
 
@@ -60,11 +60,16 @@ class Known(NamedTuple):
     mass: float  # the log-probability of the whole list
     covered: float  # the share of its words that are detected concepts
     novel: float
+    mean_chance: float  # of the concepts that it says, as those below; see `Grounded`
+    least_chance: float
+    surprise: float
 
 
 def known(candidates: Sequence[Candidate], features: Floats, weights: Floats, chosen: int) -> Floats:
-    """The row `Known` of the candidate `chosen` from a photo's list, whose `Ranked` rows are `features` (n, 7)."""
-    candidate, row, mean = candidates[chosen], Ranked(*features[chosen]), Ranked(*features.mean(0))
+    """The row `Known` of the candidate `chosen` from a photo's list, whose `Ranked` rows are `features` (n, 7), or
+    with the columns of `Grounded` (n, 10)."""
+    width = len(Ranked._fields)
+    candidate, row, mean = candidates[chosen], Ranked(*features[chosen, :width]), Ranked(*features.mean(0)[:width])
     logprobs = np.sort([c.logprob for c in candidates])[::-1]
     named = [set(objects_mentioned(c.text)) for c in candidates]
     shares = [np.mean([thing in others for others in named]) for thing in named[chosen]]
@@ -85,6 +90,7 @@ def known(candidates: Sequence[Candidate], features: Floats, weights: Floats, ch
         mass=float(np.logaddexp.reduce(logprobs)),
         covered=candidate.covered / max(1, len(set(candidate.words))),
         novel=float(candidate.novel),
+        **Grounded(*features[chosen, width:])._asdict(),
     )
     return np.array(found, dtype=np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from carousel.captioning.candidates import Candidate
 from carousel.captioning.confidence import FOLDS, GRADES, Confidence, Grade, graded, known
 from carousel.captioning.dmsm import DMSM
 from carousel.captioning.hedge import hedge, surely_seen, things_named
-from carousel.captioning.ranking import Ranked, best, ranked, tuned
+from carousel.captioning.ranking import FEATURES, Ranked, best, ranked, tuned
 from carousel.captioning.similarity import similarity_from, similarity_parts
 from carousel.metrics.chair import hallucinated_objects
 from carousel.metrics.cider import CiderD
@@ -37,8 +37,8 @@ class Judge:
     """Ranks candidates of any school, and says how sure one can be of each; one for the model that made them.
 
     Args:
-        similarity: None where the ranking does without.
-        weights: of `Ranked`, (7,).
+        similarity: None where the ranking does without, or the rows come from elsewhere.
+        weights: of `Ranked`, (7,), or of `FEATURES`, (10,).
         confidence: trained on captions that were chosen with these weights.
         threshold: captions with a smaller probability to be right become hedges.
         doubted: things that a hedge does not name.
@@ -60,9 +60,10 @@ class Judge:
     def __call__(self, features: Tensor, lists: Sequence[Sequence[Candidate]]) -> list[list[Verdict]]:
         """The verdicts on each photo's candidates, the best first; `features` are the photos' (N, F)."""
         rows = features_of(self.similarity, features, lists)
-        return [self._verdicts(candidates, known) for candidates, known in zip(lists, rows, strict=True)]
+        return [self.verdicts(candidates, known) for candidates, known in zip(lists, rows, strict=True)]
 
-    def _verdicts(self, candidates: Sequence[Candidate], rows: Floats) -> list[Verdict]:
+    def verdicts(self, candidates: Sequence[Candidate], rows: Floats) -> list[Verdict]:
+        """Those on one photo's candidates with the features (n, F), the best first."""
         if not candidates:
             return []
         order = np.argsort(-(rows @ self.weights), kind="stable").tolist()
@@ -78,32 +79,33 @@ class Judge:
     def fit(
         cls,
         similarity: DMSM | None,
-        features: Tensor,
+        rows: Sequence[Floats],
         lists: Sequence[Sequence[Candidate]],
         references: Sequence[Sequence[str]],
         *,
         beam: int = 20,
         refuse: float = 0.2,
+        cost: float = 0.0,
         seed: int = 0,
     ) -> tuple[Self, Floats, NDArray[np.int64]]:
         """A judge of validation photos, with the probabilities (N,) and the true grades (N,) of captions left out.
 
-        The weights are tuned for CIDEr-D on all lists. What the confidence learns from are captions that were chosen by
-        weights tuned on the other folds, so that they are no better than a new photo's. `refuse` of these are to
-        become hedges.
+        The weights are tuned on all lists, for CIDEr-D less `cost` where an object is named that no reference names.
+        What the confidence learns from are captions that were chosen by weights tuned on the other folds, so that they
+        are no better than a new photo's. `refuse` of these are to become hedges. `rows` are the candidates' features,
+        those of `similarity` among them.
         """
-        rows = features_of(similarity, features, lists)
         consensus = CiderD(references)
-        images = [i for i, candidates in enumerate(lists) for _ in candidates]
-        worth = consensus.scores([c.text for candidates in lists for c in candidates], images)
-        values = np.split(worth, np.cumsum([len(candidates) for candidates in lists])[:-1])
+        ciders = consensus.scores([c.text for _, c in _each(lists)], [i for i, _ in _each(lists)])
+        invented = np.array([bool(hallucinated_objects(c.text, references[i])) for i, c in _each(lists)])
+        ends = np.cumsum([len(candidates) for candidates in lists])[:-1]
+        worth, wrong, values = (np.split(each, ends) for each in (ciders, invented, ciders - cost * invented))
         weights = tuned(rows, values, seed=seed)
         fold = np.random.default_rng(seed).permutation(np.arange(len(lists)) % FOLDS)
         x, grade = [], []
         for i, chosen in _left_out(rows, values, fold, seed):
-            wrong = bool(hallucinated_objects(lists[i][chosen].text, references[i]))
             x.append(known(lists[i], rows[i], weights, chosen))
-            grade.append(int(graded(wrong, values[i][chosen])))
+            grade.append(int(graded(wrong[i][chosen], worth[i][chosen])))
         grades = np.array(grade)
         confidence, logits = Confidence.fit(np.stack(x), grades, seed)
         sure = 1 / (1 + np.exp(-logits))
@@ -115,7 +117,7 @@ class Judge:
         tensors, facts = similarity_parts(self.similarity) if self.similarity else ({}, None)
         return tensors, {
             "similarity": facts,
-            "ranking": dict(zip(Ranked._fields, self.weights.tolist(), strict=True)),
+            "ranking": dict(zip(FEATURES, self.weights.tolist(), strict=False)),
             "confidence": self.confidence.to_facts(),
             "threshold": self.threshold,
             "doubted": sorted(self.doubted),
@@ -125,9 +127,10 @@ class Judge:
     @classmethod
     def from_parts(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Self:
         """Restore what `parts` gave. Raises `KeyError` or `ValueError` where they do not fit together."""
-        if strange := facts["ranking"].keys() ^ set(Ranked._fields):
+        names = FEATURES[: max(len(Ranked._fields), len(facts["ranking"]))]
+        if strange := facts["ranking"].keys() ^ set(names):
             raise KeyError(f"ranking feature {min(strange)}")
-        weights = np.array([facts["ranking"][name] for name in Ranked._fields], dtype=np.float64)
+        weights = np.array([facts["ranking"][name] for name in names], dtype=np.float64)
         beam, threshold, things = facts["beam"], facts["threshold"], facts["doubted"]
         if not (np.isfinite(weights).all() and 0 <= threshold <= 1 and isinstance(beam, int) and 1 <= beam <= 1000):
             raise ValueError("judge: numbers that cannot be")
@@ -147,6 +150,11 @@ def features_of(similarity: DMSM | None, features: Tensor, lists: Sequence[Seque
             cosine = (photos[photo] * torch.cat(parts)).sum(1)
     by_photo = torch.split(cosine, [len(candidates) for candidates in lists])
     return [ranked(candidates, near.numpy()) for candidates, near in zip(lists, by_photo, strict=True)]
+
+
+def _each(lists: Sequence[Sequence[Candidate]]) -> Iterator[tuple[int, Candidate]]:
+    """Each candidate with the place of its list."""
+    return ((i, candidate) for i, candidates in enumerate(lists) for candidate in candidates)
 
 
 def _left_out(

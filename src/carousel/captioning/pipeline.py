@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.captioner import Attention, Caption, Decoding
+from carousel.captioning.captioner import Attention, Caption, Decoding, judged
 from carousel.captioning.compose_config import ComposeConfig
 from carousel.captioning.concepts import Concepts
 from carousel.captioning.coverage import search
 from carousel.captioning.dmsm import DMSM
+from carousel.captioning.judge import Judge
 from carousel.captioning.melm import LEAST, MaxEntModel, evidence
 from carousel.captioning.ngrams import NGrams
 from carousel.captioning.packing import packed, unpacked
 from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen
-from carousel.captioning.ranking import Ranked, ranked
+from carousel.captioning.ranking import FEATURES, Grounded, ranked
 from carousel.captioning.similarity import similarity_from, similarity_parts
 from carousel.captioning.word_classes import word_class
 from carousel.data.vocabulary import Vocabulary
+from carousel.decoding import Sentence
 from carousel.errors import ConfigError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
@@ -34,7 +36,6 @@ from carousel.vision.photo import read_photo
 
 TASK = "compose"
 CONTENT = ("noun", "verb", "adjective")
-FEATURES = (*Ranked._fields, "mean_chance", "least_chance", "surprise")
 
 Floats = NDArray[np.float64]
 
@@ -60,11 +61,12 @@ class Pipeline:
         weights: Floats,  # of FEATURES
         training_hashes: Tensor,  # (N,) int64, sorted: `sentence_hash` of every training caption
         facts: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,  # with weights of its own
     ) -> None:
         self.config, self.vocabulary, self.encoder = config, vocabulary, PhotoEncoder()
         self.concepts, self.thresholds, self.language = concepts.eval(), thresholds, language.eval()
         self.similarity, self.weights = similarity.eval(), weights
-        self.training_hashes, self.facts = training_hashes, dict(facts or {})
+        self.training_hashes, self.facts, self.judge = training_hashes, dict(facts or {}), judge
         self._known = frozenset(training_hashes.tolist())
         self._numbers = torch.tensor(vocabulary.encode(concepts.words))
         self._content = {w: i for i, w in enumerate(concepts.words) if word_class(w) in CONTENT}
@@ -93,15 +95,24 @@ class Pipeline:
                 "sample: a captioner made of parts does not sample (got --sample); its best; leave it out"
             )
         assert isinstance(seen, Looked)
+        found = []
+        judge = self.judge if decoding.judged else None
+        for some, rows in zip(*self.choices(seen, decoding.beam or (judge.beam if judge else None)), strict=True):
+            captions = [self._caption(one) for one in some]
+            if judge is None:
+                best = np.argsort(-(rows @ self.weights), kind="stable")[: decoding.n]
+                found.append([captions[k] for k in best])
+            else:
+                verdicts = judge.verdicts(some, rows)
+                found.append(judged(captions, verdicts[: decoding.n], decoding.hedge))
+        return found
+
+    def choices(self, seen: Looked, beam: int | None = None) -> tuple[list[list[Candidate]], list[Floats]]:
+        """The candidates of each photo, likeliest first, and their `FEATURES` (n, 10)."""
         with torch.inference_mode():
             there = self.concepts(seen).there
-            lists = self.candidates(there, decoding.beam)
-            found = []
-            for photo, some in enumerate(lists):
-                scores = self.rows(some, seen.pooled[photo], there[photo]) @ self.weights
-                best = np.argsort(-scores, kind="stable")[: decoding.n]
-                found.append([self._caption(some[k]) for k in best])
-        return found
+            lists = self.candidates(there, beam)
+            return lists, [self.rows(some, seen.pooled[k], there[k]) for k, some in enumerate(lists)]
 
     def candidates(self, there: Tensor, beam: int | None = None, batch: int = 16) -> list[list[Candidate]]:
         """What the language model would say, likeliest first, of photos with the log-chances (N, C)."""
@@ -112,20 +123,14 @@ class Pipeline:
                 self.language, some, width=beam or c.beam, most=c.candidates, cover=c.cover, max_length=c.max_length
             )
             for sentences in lists:
-                found.append(
-                    [
-                        Candidate(
-                            self.vocabulary.decode(one.words),
-                            tuple(map(self.vocabulary.word, one.words)),
-                            one.logprob,
-                            covered,
-                            rank,
-                            tuple(np.exp(one.word_logprobs).tolist()),
-                        )
-                        for rank, (one, covered) in enumerate(sentences)
-                    ]
-                )
+                found.append([self._candidate(one, covered, rank) for rank, (one, covered) in enumerate(sentences)])
         return found
+
+    def _candidate(self, one: Sentence, covered: int, rank: int) -> Candidate:
+        words, text = tuple(map(self.vocabulary.word, one.words)), self.vocabulary.decode(one.words)
+        chances = tuple(np.exp(one.word_logprobs).tolist())
+        novel = sentence_hash(text) not in self._known
+        return Candidate(text, words, one.logprob, covered, rank, chances, novel)
 
     def rows(self, candidates: Sequence[Candidate], pooled: Tensor, there: Tensor) -> Floats:
         """The `FEATURES` (n, 10) of one photo's candidates: its pooled features (1712,), its log-chances (C,)."""
@@ -135,14 +140,13 @@ class Pipeline:
         seen = np.array([self._seen(candidate.words, chances) for candidate in candidates])
         return np.column_stack([ranked(candidates, cosines.double().numpy()), seen])
 
-    def _seen(self, words: Sequence[str], chances: Sequence[float]) -> tuple[float, float, float]:
-        """Mean and least log-chance of the content words that are concepts, and the sum of log(1 - p) of all."""
+    def _seen(self, words: Sequence[str], chances: Sequence[float]) -> Grounded:
         found = [max(LEAST, chances[self._content[word]]) for word in set(words) & self._content.keys()] or [0.0]
-        return float(np.mean(found)), min(found), float(np.sum(np.log1p(-np.exp(np.minimum(found, -0.01)))))
+        surprise = float(np.sum(np.log1p(-np.exp(np.minimum(found, -0.01)))))
+        return Grounded(float(np.mean(found)), min(found), surprise)
 
     def _caption(self, one: Candidate) -> Caption:
-        novel = sentence_hash(one.text) not in self._known
-        return Caption(one.text, one.logprob, novel, list(zip(one.words, one.probabilities, strict=True)))
+        return Caption(one.text, one.logprob, one.novel, list(zip(one.words, one.probabilities, strict=True)))
 
     def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
         """Write the one file that `load` reads; see `packed`."""
@@ -161,6 +165,7 @@ class Pipeline:
             "vocabulary": self.vocabulary.to_list(),
             "words": self.concepts.words,
             "similarity": of_similarity,
+            **({"judge": self.judge.parts()[1]} if self.judge else {}),
             **self.facts,
             **(facts or {}),
         }
@@ -189,7 +194,8 @@ class Pipeline:
             language.load_state_dict(unpacked(parts["language"]))
             similarity = similarity_from(unpacked(parts["similarity"]), facts.pop("similarity"))
             weights = tensors["weights"].numpy()
-            hashes = tensors["training_hashes"]
-            return cls(
-                config, vocabulary, concepts, tensors["thresholds"], language, similarity, weights, hashes, facts
-            )
+            judge = Judge.from_parts({}, facts.pop("judge")) if "judge" in facts else None
+            if judge is not None and len(judge.weights) != len(FEATURES):
+                raise ValueError("a weight for each feature")
+            least, hashes = tensors["thresholds"], tensors["training_hashes"]
+            return cls(config, vocabulary, concepts, least, language, similarity, weights, hashes, facts, judge)

@@ -26,6 +26,17 @@ class Ranked(NamedTuple):
     agreement: float  # with the others of the list, see `agreement`
 
 
+class Grounded(NamedTuple):
+    """What detected concepts say of a candidate: of the words in it that name things, doings and their looks."""
+
+    mean_chance: float = 0.0  # log p
+    least_chance: float = 0.0  # log p
+    surprise: float = 0.0  # the sum of log(1 - p): the smaller, the more of what is there is said
+
+
+FEATURES = (*Ranked._fields, *Grounded._fields)
+
+
 def ranked(candidates: Sequence[Candidate], similarity: ArrayLike) -> Floats:
     """The rows `Ranked` (n, 7) of one photo's candidates, whose cosines with it are `similarity` (n,)."""
     agreed = agreement([candidate.words for candidate in candidates])

@@ -15,7 +15,12 @@ def calibrate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write there, and leave MODEL as it is.")
     ] = None,
-    beam: Annotated[int, typer.Option("--beam", min=2, max=100, help="How many candidates to choose from.")] = 20,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            "--beam", min=2, max=100, help="How many candidates to choose from; by default 20, or the model's."
+        ),
+    ] = None,
     refuse: Annotated[
         float, typer.Option("--refuse", min=0, max=0.9, help="The share of captions, the least sure, to hedge.")
     ] = 0.2,

@@ -18,9 +18,11 @@ from torch import Tensor
 from carousel.captioning import Captioner, Decoding
 from carousel.captioning.candidates import Candidate, candidates_of
 from carousel.captioning.dmsm import DMSM, SimilarityConfig
-from carousel.captioning.judge import Judge
-from carousel.captioning.photo_encoder import Seen, pooled, rows
+from carousel.captioning.judge import Judge, features_of
+from carousel.captioning.photo_encoder import Looked, Seen, pooled, rows
 from carousel.captioning.pictures import Pictures, load_pictures, training_set
+from carousel.captioning.pipeline import Pipeline
+from carousel.captioning.schools import load_captioner
 from carousel.captioning.similarity import Captioned, SimilarityTask
 from carousel.captioning.similarity import load as load_similarity
 from carousel.data.captions import Split
@@ -35,7 +37,7 @@ BATCH = 64
 class Calibrated(NamedTuple):
     """The captioner that can judge, and how well it does on validation photos that it was not tuned on."""
 
-    captioner: Captioner
+    captioner: Captioner | Pipeline
     auroc: float
     calibration_error: float
     refused: Refused
@@ -55,7 +57,7 @@ def calibrate(
     images: str | Path,
     *,
     lists: Mapping[Split, str | Path] | None = None,
-    beam: int = 20,
+    beam: int | None = None,
     refuse: float = 0.2,
     similarity: bool = True,
     run: str | Path = "runs/similarity",
@@ -68,41 +70,47 @@ def calibrate(
     """Teach a captioner to rank its candidates and to say how sure it is, and write it to its file again.
 
     Args:
-        model: a captioner's file.
+        model: a captioner's file, of any school.
         captions, images: captioned photos; the training photos for the similarity model, those for validation for all
             else.
         lists: a text file of photo names for each split, where the captions do not say.
-        beam: how many candidates to look at; those of a beam of this width.
+        beam: how many candidates to look at, those of a beam of this width; by default 20, and of a captioner made of
+            parts as many as it looks at.
         refuse: the share of the validation photos' captions, the least sure, that would become hedges.
-        similarity: whether to train a similarity model (see `carousel.captioning.dmsm`), in `run`, and use it.
+        similarity: whether to train a similarity model (see `carousel.captioning.dmsm`), in `run`, and use it; a
+            captioner made of parts has its own.
         resume: go on with that run.
         config: the similarity model's settings.
         output: another file to write.
 
     Raises `DataError`, `PhotoError`, `ConfigError` for what is wrong with the input, and what `fit` does.
     """
-    captioner = Captioner.load(model)
-    folder = Path(images)
+    captioner, folder = load_captioner(model), Path(images)
     with progress or LiveProgress() as live:
         found = training_set(captions, folder, lists=lists or None, seed=seed, tell=live.tell)
 
         def look(split: Split) -> Pictures:
-            grid = captioner.config.decoder != "nic"
+            grid = isinstance(captioner, Pipeline) or captioner.config.decoder != "nic"
             return load_pictures(found.part(split), folder, captioner.encoder, mirror=False, live=live, grid=grid)
 
         held = look("val")
-        val = Captioned(features(captioner, held), held.captions)
         network = None
-        if similarity:
-            seen = look("train")
-            train = Captioned(features(captioner, seen), seen.captions)
+        if similarity and isinstance(captioner, Captioner):
+            train, val = (Captioned(features(captioner, seen), seen.captions) for seen in (look("train"), held))
             network = _similarity(config or SMALL, train, val, RunFolder(run), live, resume=resume)
-        live.tell(f"looking for {beam} sentences for each of {len(held.files)} validation photos")
-        candidates = lists_of(captioner, held, beam)
+        live.tell(f"looking for sentences for each of {len(held.files)} validation photos")
+        if isinstance(captioner, Pipeline):
+            assert isinstance(held.lower, Looked)
+            width, cost = beam or captioner.config.beam, captioner.config.hallucination_cost
+            candidates, known = captioner.choices(held.lower, width)
+        else:
+            width, cost = beam or 20, 0.0
+            candidates = lists_of(captioner, held, width)
+            known = features_of(network, features(captioner, held), candidates)
         references = [[normalise(" ".join(words)) for words in photo] for photo in held.captions]
         live.tell("tuning the ranking, and learning how sure to be")
         judge, sure, grade = Judge.fit(
-            network, val.features, candidates, references, beam=beam, refuse=refuse, seed=seed
+            network, known, candidates, references, beam=width, refuse=refuse, cost=cost, seed=seed
         )
     captioner.judge = judge
     captioner.save(output or model)

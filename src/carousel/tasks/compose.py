@@ -30,8 +30,8 @@ from carousel.captioning.dmsm import DMSM, SimilarityConfig
 from carousel.captioning.melm import MaxEntModel, evidence
 from carousel.captioning.photo_encoder import Looked, PhotoEncoder
 from carousel.captioning.pictures import Pictures, load_pictures, training_set
-from carousel.captioning.pipeline import FEATURES, Pipeline
-from carousel.captioning.ranking import best, tuned
+from carousel.captioning.pipeline import Pipeline
+from carousel.captioning.ranking import FEATURES, best, tuned
 from carousel.captioning.similarity import Captioned, SimilarityTask
 from carousel.captioning.similarity import load as load_similarity
 from carousel.data.text_file import read_text
@@ -102,7 +102,7 @@ def train(
     weights = np.eye(len(FEATURES))[FEATURES.index("logprob")]
     facts = {"carousel": __version__, "trained_on": len(seen.files), "sentences_alone": len(more)}
     model = Pipeline(config, vocabulary, detector, least, language, similarity, weights, known, facts)
-    scores = _ranking(model, held, held_there, live)
+    scores = _ranking(model, held, live)
     model.save(folder.model, {"validation": scores})
     write_training_report(
         folder.report,
@@ -194,13 +194,12 @@ def _similarity(run: _Run, seen: Pictures, held: Pictures) -> DMSM:
     return load_similarity(place.model)
 
 
-def _ranking(model: Pipeline, held: Pictures, there: Tensor, live: LiveProgress) -> dict[str, float]:
+def _ranking(model: Pipeline, held: Pictures, live: LiveProgress) -> dict[str, float]:
     """Tune the weights on the validation photos' candidates; what was reached."""
     assert isinstance(held.lower, Looked)
+    lists, rows = model.choices(held.lower)
     references = [[normalise(" ".join(words)) for words in photo] for photo in held.captions]
     consensus = CiderD(references)
-    lists = model.candidates(there)
-    rows = [model.rows(some, held.lower.pooled[i], there[i]) for i, some in enumerate(lists)]
     ciders = [consensus.scores([one.text for one in some], [i] * len(some)) for i, some in enumerate(lists)]
     wrong = [
         np.array([bool(hallucinated_objects(one.text, references[i])) for one in some], dtype=np.float64)
