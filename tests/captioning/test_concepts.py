@@ -96,6 +96,19 @@ def test_it_finds_a_word_and_its_place() -> None:
     assert detector.heat_maps(photos, ["dog"]).shape == (200, 1, 7, 7)
 
 
+def test_of_a_photo_as_a_whole_each_place_tells_its_share() -> None:
+    draw = torch.Generator().manual_seed(0)
+    every_place = torch.randn(3, PLACES, POOLED, generator=draw)
+    photos = seen(3, draw)._replace(pooled=every_place.mean(1))
+    detector = Concepts(["a", "dog"], "pooled").eval()
+    torch.nn.init.normal_(detector.whole.weight, std=0.01)
+    maps = detector.heat_maps(photos, ["dog"], every_place)
+    assert maps.shape == (3, 1, 7, 7)
+    torch.testing.assert_close(maps.logit().mean((2, 3))[:, 0], detector.places(photos)[:, 0, 1])
+    assert maps[1, 0, 2, 5] == detector.places(photos._replace(pooled=every_place[:, 19]))[1, 0, 1].sigmoid()
+    assert detector.heat_maps(photos, ["dog"]).std((2, 3)).max() == 0  # without, the same everywhere
+
+
 def test_words_and_who_says_them() -> None:
     captions = [[["a", "dog", "a"], ["the", "dog"]], [["a", "cat"]]]
     assert commonest_words(captions, 3) == ["a", "dog", "cat"]

@@ -265,6 +265,26 @@ def test_sentences_that_cover_more_go_before() -> None:
             assert [one.sentence.words for one in found] == allowed[:most], (cover, most)
 
 
+def test_a_sentence_ends_where_its_end_is_likely() -> None:
+    photo, model = {4: -0.5, 6: -2.0}, random_model(seed=3)
+    with torch.no_grad():
+        every = exhaustive(model, photo, 3)
+        for endings in (1, 2, 4):
+            allowed = {}
+            for words in every:
+                at = Standing.begin(evidence(photo))
+                for word in words:
+                    at = at.say(torch.tensor([word]))
+                before = ([START] * 3 + list(words))[-3:]
+                logits = model.logits(torch.tensor([before]), at)[0]
+                likelier = int((logits > logits[STOP]).sum())
+                if len(words) == 3 or likelier < endings:
+                    allowed[words] = every[words]
+            best = sorted(allowed, key=lambda words: -allowed[words])
+            [found] = search(model, evidence(photo), width=4**3, most=999, cover=0, endings=endings, max_length=3)
+            assert [one.sentence.words for one in found] == best and len(best) < len(every), endings
+
+
 def test_each_photo_of_a_batch_has_its_own_sentences() -> None:
     photos, model = [{4: -0.5}, {}, {5: -1.0, 6: -0.1, 7: -3.0}], random_model(seed=5)
     with torch.no_grad():

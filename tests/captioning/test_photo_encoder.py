@@ -94,6 +94,16 @@ def test_folded_is_the_same() -> None:
         torch.testing.assert_close(tuple(encoder.folded()(photos())), tuple(encoder(photos())), atol=1e-4, rtol=1e-4)
 
 
+def test_every_place_adds_up_to_the_photo() -> None:
+    encoder = changed_encoder().folded()
+    with torch.no_grad():
+        seen = encoder(photos())
+        places = encoder.every_place(seen)
+    assert places.shape == (2, 49, seen.pooled.shape[1])
+    torch.testing.assert_close(places.mean(1), seen.pooled, atol=1e-5, rtol=1e-5)
+    assert (places.std(1) > 0.01).any()
+
+
 def test_the_cache_tells_divisions_apart_and_does_not_care_what_was_trained() -> None:
     assert len({PhotoEncoder(block).fingerprint for block in DIVIDED}) == len(DIVIDED)
     assert changed_encoder().fingerprint == PhotoEncoder(9).fingerprint

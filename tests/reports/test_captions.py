@@ -2,16 +2,19 @@
 
 import math
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from carousel.errors import ConfigError
 from carousel.reports import PhotoResult, write_caption_report
+from carousel.reports.captions import Heat
 
 VOID = {"meta", "img", "br"}
 
@@ -114,6 +117,35 @@ def test_says_how_sure_a_sentence_is_and_shows_what_a_hedge_replaces(tmp_path: P
     page = Page(html)
     assert "83% sure: without errors" in page.text and "21% sure" in page.text and "21% sure:" not in page.text
     assert hedged.text in page.text and len(page.of_class("unsure")) == 1
+
+
+class Spoken(NamedTuple):
+    text: str
+    logprob: float
+    novel: bool
+    words: list[tuple[str, float]]
+    school: str
+
+
+def test_schools_stand_side_by_side_each_with_its_best_first(tmp_path: Path) -> None:
+    said = [
+        Spoken(f"{w} {school}", -k, True, [(w, 0.5)], school) for school in "xy" for k, w in ((2.0, "p"), (1.0, "q"))
+    ]
+    page = written(tmp_path, PhotoResult("a.jpg", said))
+    assert [len(page.of_class(name)) for name in ("school", "best", "share")] == [2, 2, 4]
+    assert [share["style"] for share in page.of_class("share")] == ["--p:0.368", "--p:1.000"] * 2
+
+
+def test_shows_where_words_were_seen_and_whom_the_gallery_knows(tmp_path: Path) -> None:
+    photo, maps = np.full((70, 70, 3), 255, np.uint8), np.eye(2, dtype=np.float32)[:, :, None] * np.ones(2, np.float32)
+    heat = Heat("where it was", photo, ["dog", EVIL], maps, [0.25, 0.5])
+    page = written(tmp_path, PhotoResult("a.jpg", DOG.captions, heat=[heat], named=["Ann", "the tower"]))
+    tiles = [image for image in page.attributes("img") if image["alt"].startswith("where")]
+    assert [image["width"] for image in tiles] == ["112", "112"] and EVIL in tiles[1]["alt"]
+    light = [np.asarray(Image.open(BytesIO(b64decode(tile["src"].split(",")[1]))))[:, :, 0] for tile in tiles]
+    assert light[0][:30].mean() > 230 > 100 > light[0][-30:].mean() and light[1][-30:].mean() > 230
+    assert "dog 25%" in page.text and "of the gallery: Ann, the tower" in page.text
+    assert "nobody and nothing" in written(tmp_path, PhotoResult("a.jpg", DOG.captions, named=[])).text
 
 
 def test_photos_are_embedded_small_with_a_description(tmp_path: Path) -> None:

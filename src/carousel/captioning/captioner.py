@@ -43,6 +43,7 @@ class Caption(NamedTuple):
     confidence: float | None = None  # the probability that it is right, where the model has learned to judge
     grade: Grade | None = None
     unsure_of: str | None = None  # the sentence that was not sure enough, where `text` is a hedge
+    school: str | None = None  # who says it, where several do
 
     def __str__(self) -> str:
         return self.text
@@ -58,7 +59,8 @@ class Caption(NamedTuple):
         found = {"text": self.text, "logprob": round(self.logprob, 6), "novel": self.novel, "words": words}
         if self.confidence is not None:
             found |= {"confidence": round(self.confidence, 4), "grade": self.grade}
-        return found if self.unsure_of is None else found | {"unsure_of": self.unsure_of}
+        more = {"unsure_of": self.unsure_of, "school": self.school}
+        return found | {name: value for name, value in more.items() if value is not None}
 
 
 class Attention(NamedTuple):
@@ -67,6 +69,15 @@ class Attention(NamedTuple):
     words: list[str]
     places: Tensor  # (words, 7, 7)
     sentinel: Tensor | None  # (words,), the share of no place at all; see `Adaptive`
+
+
+class Maps(NamedTuple):
+    """Where in a photo each of some words was seen."""
+
+    what: str  # they are, in a few words
+    words: list[str]
+    places: Tensor  # (words, 7, 7), of any scale
+    shares: list[float] | None  # to stand beside each word: a chance, or how much of the attention went to places
 
 
 class Decoding(NamedTuple):
@@ -161,6 +172,15 @@ class Captioner:
             places, rest = each[:-1, :PLACES].reshape(-1, 7, 7), each[:-1, PLACES:]  # the last step is the stop's
             maps.append(Attention(said, places, rest[:, 0] if rest.shape[1] else None))
         return maps
+
+    def maps(self, photos: Tensor, lists: Sequence[Sequence[Caption]]) -> list[list[Maps]]:
+        """The attention to each word of each photo's first caption; none of a model that sees a photo as a whole."""
+        if self.config.decoder == "nic":
+            return [[] for _ in lists]
+        found = self.attention(photos, [captions[0] for captions in lists])
+        shares = [None if looked.sentinel is None else (1 - looked.sentinel).tolist() for looked in found]
+        what = "where it looked for each word"
+        return [[Maps(what, one.words, one.places, share)] for one, share in zip(found, shares, strict=True)]
 
     def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
         """The likeliest caption of each photo file. Raises `PhotoError`."""

@@ -53,6 +53,9 @@ class ComposeConfig(TrainingConfig):
     beam: int = Field(50, ge=1, le=1000, description="sentences kept at each word of the search")
     candidates: int = Field(50, ge=1, le=1000, description="sentences handed to the ranking")
     cover: int = Field(6, ge=0, le=100, description="concepts a candidate should say; fewer where too few do")
+    endings: int = Field(
+        10, ge=1, le=100_000, description="a sentence may end where its end is among so many likeliest words"
+    )
 
     def part(self, name: str) -> TrainingConfig:
         """The settings of one part's training: "concepts", "language" or "similarity"."""

@@ -111,14 +111,18 @@ class Concepts(nn.Module):
         logits = self.places(seen)
         return noisy_or(logits) if self.pooling == "noisy-or" else most_likely_place(logits)
 
-    def heat_maps(self, seen: Looked, words: Sequence[str]) -> Tensor:
+    def heat_maps(self, seen: Looked, words: Sequence[str], every_place: Tensor | None = None) -> Tensor:
         """Where words were seen: the chance of each at every place, (N, words, 7, 7).
 
-        With a context the chances of all places rise and fall together with what the whole photo shows.
+        With a context the chances of all places rise and fall together with what the whole photo shows. "pooled" needs
+        the features (N, 49, 1712) of every place, and tells the chance of a photo that looks like that place all over:
+        its logit is the mean of theirs, as in Zhou et al. 2016, arXiv:1512.04150v1, but for the cut at 5 deviations.
         """
-        places = self.places(seen)[..., [self.words.index(word) for word in words]].sigmoid()
+        logits = self.places(seen if every_place is None else seen._replace(pooled=every_place.flatten(0, 1)))
+        chances = logits[..., [self.words.index(word) for word in words]].sigmoid()
+        places = chances.view(len(seen.pooled), -1, len(words)).expand(-1, PLACES, -1)
         side = math.isqrt(PLACES)
-        return places.expand(-1, PLACES, -1).transpose(1, 2).reshape(len(places), len(words), side, side)
+        return places.transpose(1, 2).reshape(len(places), len(words), side, side)
 
 
 def detection_loss(chances: LogChances, labels: Tensor) -> Tensor:

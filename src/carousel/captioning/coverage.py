@@ -32,15 +32,22 @@ class _Live(NamedTuple):
 
 @torch.no_grad()
 def search(
-    model: MaxEntModel, seen: Evidence, *, width: int = 50, most: int = 100, cover: int = 10, max_length: int = 18
+    model: MaxEntModel,
+    seen: Evidence,
+    *,
+    width: int = 50,
+    most: int = 100,
+    cover: int = 10,
+    endings: int = 10,
+    max_length: int = 18,
 ) -> list[list[Covering]]:
     """The likeliest `most` sentences of each photo among those that say at least T of its detected concepts.
 
-    A beam search from left to right: of every unfinished sentence the ending is kept, and of all that go on, the
-    `width` likeliest. T begins at `cover` and is lowered until there are `most` of them, or none is left out.
+    A beam search from left to right: a sentence may end where the stop is among the `endings` likeliest words, or where
+    it is as long as can be; and of all that go on, the `width` likeliest do. T begins at `cover` and is lowered until
+    there are `most` of them, or none is left out.
 
-    Fang et al. 2015, arXiv:1411.4952v3, section 4.2. Notes: their sentences end when the stop is among the likeliest
-    words; here every sentence of the beam is ended too, which leaves more to choose from.
+    Fang et al. 2015, arXiv:1411.4952v3, section 4.2.
     """
     photos = len(seen.score)
     live = _Live(torch.zeros(photos, 0), torch.zeros(photos, 1), Standing.begin(seen))
@@ -49,6 +56,9 @@ def search(
         before = F.pad(live.at.prefix, (model.ngrams.order - 1, 0), value=START)[:, length:]
         logp = model.logits(before, live.at).log_softmax(1)
         ended = live.total + logp[:, STOP].view_as(live.total)
+        if length < max_length:
+            likelier = (logp > logp[:, STOP, None]).sum(1).view_as(ended)
+            ended = ended.masked_fill(likelier >= endings, -torch.inf)
         if length:
             finished.append((ended, _covered(seen, live), live.at.prefix, live.logprobs))
         if length == max_length:

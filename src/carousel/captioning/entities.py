@@ -43,6 +43,10 @@ class Entities(NamedTuple):
         places = [place.name for place in self.landmarks if place.name]
         return caption._replace(text=with_names(caption.text, people, len(self.faces), places))
 
+    def names(self) -> list[str]:
+        """Of all that the gallery knows, people first."""
+        return [sighting.name for sighting in (*self.faces, *self.landmarks) if sighting.name]
+
     def as_json(self) -> dict[str, Any]:
         """As ``carousel caption --gallery DIR --json`` prints them."""
 

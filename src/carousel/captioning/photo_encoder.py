@@ -150,6 +150,11 @@ class FoldedEncoder(nn.Module):
     def forward(self, photos: Tensor) -> Looked:
         return _looked(self.network, self.network.stem_to(photos, 0), 0)
 
+    def every_place(self, seen: Looked) -> Tensor:
+        """The features (N, 49, 1712) of each place, whose means are the pooled ones."""
+        last = seen.grid.transpose(1, 2).reshape(len(seen.grid), -1, 7, 7)
+        return torch.cat([seen.early, seen.grid, _places(self.network.head(last))], 2)
+
 
 def _looked(network: EfficientNetLite0, x: Tensor, block: int) -> Looked:
     """What is seen, from the input of `block`."""

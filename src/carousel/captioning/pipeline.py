@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.captioner import Attention, Caption, Decoding, judged
+from carousel.captioning.captioner import Attention, Caption, Decoding, Maps, judged
 from carousel.captioning.compose_config import ComposeConfig
 from carousel.captioning.concepts import Concepts
 from carousel.captioning.coverage import search
@@ -84,6 +84,22 @@ class Pipeline:
         """Raises `ConfigError`: nothing attends; `Concepts.heat_maps` shows where words were seen."""
         raise ConfigError("attention: nothing here attends (got a captioner made of parts); a decoder; leave it out")
 
+    def maps(self, photos: Tensor, lists: Sequence[Sequence[Caption]], most: int = 8) -> list[list[Maps]]:
+        """Where the likeliest of the concepts that reach their thresholds were seen, whatever the captions say."""
+        found = []
+        with torch.inference_mode():
+            seen = self._fast_encoder(photos)
+            every_place = self._fast_encoder.every_place(seen) if self.config.pooling == "pooled" else None
+            for k, there in enumerate(self.concepts(seen).there):
+                detected = [word for word, i in self._content.items() if there[i] >= self.thresholds[i]]
+                words = sorted(detected, key=lambda word: -float(there[self._content[word]]))[:most]
+                one = Looked(*(field[k : k + 1] for field in seen))
+                places = None if every_place is None else every_place[k : k + 1]
+                heat = self.concepts.heat_maps(one, words, places)[0]
+                chances = [float(there[self._content[word]].exp()) for word in words]
+                found.append([Maps("where concepts were seen", words, heat, chances)])
+        return found
+
     def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
         """The best caption of each photo file. Raises `PhotoError`."""
         return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
@@ -120,7 +136,13 @@ class Pipeline:
         for i in range(0, len(there), batch):
             some = evidence(there[i : i + batch], self.thresholds, self._numbers, len(self.vocabulary))
             lists = search(
-                self.language, some, width=beam or c.beam, most=c.candidates, cover=c.cover, max_length=c.max_length
+                self.language,
+                some,
+                width=beam or c.beam,
+                most=c.candidates,
+                cover=c.cover,
+                endings=c.endings,
+                max_length=c.max_length,
             )
             for sentences in lists:
                 found.append([self._candidate(one, covered, rank) for rank, (one, covered) in enumerate(sentences)])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from carousel.captioning.captioner import SHIPPED, Captioner
+from torch import Tensor
+
+from carousel.captioning.captioner import SHIPPED, Attention, Caption, Captioner, Decoding, Maps
 from carousel.captioning.pipeline import TASK, Pipeline
 from carousel.errors import ConfigError
 from carousel.training.model_file import model_task
@@ -38,3 +41,40 @@ def weights_of(school: str) -> Path:
 def load_captioner(path: str | Path = SHIPPED) -> Captioner | Pipeline:
     """The captioner in a file, whatever its school. Raises `ModelFileError`."""
     return Pipeline.load(path) if model_task(path) == TASK else Captioner.load(path)
+
+
+class Schools:
+    """Several captioners side by side, which say who speaks: the captions of the first, then those of the next.
+
+    Args:
+        captioners: by their names; the first one's attention is drawn.
+    """
+
+    def __init__(self, captioners: Mapping[str, Captioner | Pipeline]) -> None:
+        self.captioners = dict(captioners)
+
+    @classmethod
+    def load(cls) -> Schools:
+        """All that ship, the best first."""
+        return cls({name: load_captioner(weights_of(name)) for name in sorted(SCHOOLS, key=lambda name: name != BEST)})
+
+    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """As `Captioner.caption`, `decoding.n` captions of each."""
+        found: list[list[Caption]] = [[] for _ in photos]
+        for name, captioner in self.captioners.items():
+            for captions, more in zip(found, captioner.caption(photos, decoding), strict=True):
+                captions += [caption._replace(school=name) for caption in more]
+        return found
+
+    def attention(self, photos: Tensor, captions: Sequence[Caption]) -> list[Attention]:
+        """As `Captioner.attention`, of the first."""
+        return next(iter(self.captioners.values())).attention(photos, captions)
+
+    def maps(self, photos: Tensor, lists: Sequence[Sequence[Caption]]) -> list[list[Maps]]:
+        """As `Captioner.maps`, of all."""
+        found: list[list[Maps]] = [[] for _ in lists]
+        for name, captioner in self.captioners.items():
+            own = [[caption for caption in captions if caption.school == name] for captions in lists]
+            for maps, more in zip(found, captioner.maps(photos, own), strict=True):
+                maps += [each._replace(what=f"{name}: {each.what}") for each in more]
+        return found

@@ -15,6 +15,8 @@ from carousel.errors import ConfigError
 if TYPE_CHECKING:
     from carousel.captioning import Caption, Captioner, PhotoCaptions
     from carousel.captioning.pipeline import Pipeline
+    from carousel.captioning.schools import Schools
+    from carousel.reports.captions import Heat
 
 
 def caption(
@@ -69,7 +71,9 @@ def caption(
     model: Annotated[Path | None, typer.Option("--model", help="A model file; by default the one that ships.")] = None,
     school: Annotated[
         str | None,
-        typer.Option("--school", help="nic, attend, compose or best: which of those that ship; by default the best."),
+        typer.Option(
+            "--school", help="nic, attend, compose, best or all: which of those that ship; by default the best."
+        ),
     ] = None,
     gallery: Annotated[
         Path | None,
@@ -95,11 +99,11 @@ def caption(
     from carousel.captioning import Decoding, caption_photos
     from carousel.captioning.entities import with_entities
     from carousel.captioning.gallery import Gallery
-    from carousel.captioning.schools import load_captioner, weights_of
+    from carousel.captioning.schools import Schools, load_captioner, weights_of
     from carousel.vision.photo import find_photos
 
     known = Gallery.load(gallery) if gallery is not None else None
-    captioner = load_captioner(model or weights_of(school or "best"))
+    captioner = Schools.load() if school == "all" else load_captioner(model or weights_of(school or "best"))
     decoding = Decoding(
         n=n,
         beam=beam,
@@ -147,7 +151,8 @@ def _print(result: PhotoCaptions, as_json: bool) -> None:
     else:
         print(result.file)
         for found in result.captions:
-            print(f"  {found.text}  ({_about(found)})")
+            said = found.text if found.school is None else f"{found.school}: {found.text}"
+            print(f"  {said}  ({_about(found)})")
         sys.stdout.flush()
 
 
@@ -160,7 +165,7 @@ def _about(found: Caption) -> str:
     return ", ".join(words)
 
 
-def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline) -> Path:
+def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline | Schools) -> Path:
     """The best caption of every photo that could be read."""
     import torch
 
@@ -187,18 +192,38 @@ def _draw_attention(path: Path, results: list[PhotoCaptions], captioner: Caption
 
 
 def _write_report(
-    path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline, model: Path | None
+    path: Path, results: list[PhotoCaptions], captioner: Captioner | Pipeline | Schools, model: Path | None
 ) -> Path:
-    from carousel.captioning.pipeline import Pipeline
+    from carousel.captioning import Captioner
+    from carousel.captioning.schools import Schools
     from carousel.reports import PhotoResult, write_caption_report
 
-    shown = [
-        PhotoResult(r.file, r.captions, Path(r.file).read_bytes() if r.error is None else None, r.error)
-        for r in results
-    ]
+    shown = []
+    for result in results:
+        if result.error is not None:
+            shown.append(PhotoResult(result.file, error=result.error))
+        else:
+            image, named = Path(result.file).read_bytes(), result.entities.names() if result.entities else None
+            heat = _heat(result, captioner)
+            shown.append(PhotoResult(result.file, result.captions, image, heat=heat, named=named))
     name = "the model that ships with Carousel, trained on Flickr8k" if model is None else str(model)
     decoders = {"nic": "Show and Tell", "attend": "Show, attend and tell", "adaptive": "Adaptive attention"}
     school = "Concepts, candidates, ranking"
-    if not isinstance(captioner, Pipeline):
+    if isinstance(captioner, Schools):
+        school, name = "All schools", "the models that ship with Carousel, trained on Flickr8k"
+    elif isinstance(captioner, Captioner):
         school = decoders[captioner.config.decoder]
     return write_caption_report(path, shown, title="Captions", model_line=f"{school}: {name}")
+
+
+def _heat(result: PhotoCaptions, captioner: Captioner | Pipeline | Schools) -> list[Heat]:
+    """Where the model looked, and what it saw where."""
+    from carousel.reports.captions import Heat
+    from carousel.vision.photo import read_photo
+
+    if not all(caption.words for caption in result.captions):
+        return []
+    photo = read_photo(result.file)
+    pixels = photo.permute(1, 2, 0).numpy()
+    [maps] = captioner.maps(photo[None], [result.captions])
+    return [Heat(each.what, pixels, each.words, each.places.numpy(), each.shares) for each in maps]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 TILE, LINE, GAP = 224, 26, 8  # pixels
-DARK = 0.25  # of the light where nothing was looked at
+DARK = 0.25  # of the light where least was seen
+EVEN = 0.02  # of the greatest: maps that differ less from place to place say nothing
 PAPER, INK = "#fffefb", "#211f1c"
 
 
@@ -27,8 +28,8 @@ class LookedAt(NamedTuple):
 def attention_picture(photos: Sequence[LookedAt]) -> bytes:
     """One PNG with a row for each photo: the photo itself, then once for each word, bright where it was looked at.
 
-    Light is relative to the word's own brightest place. Under a word stands, where there is a sentinel, the share that
-    did go to places.
+    Light is least where the word's own map is least, and full where it is greatest. Under a word stands, where there is
+    a sentinel, the share that did go to places.
 
     >>> photo = LookedAt(np.zeros((224, 224, 3), np.uint8), ["a", "dog"], np.ones((2, 7, 7), np.float32) / 49)
     >>> Image.open(io.BytesIO(attention_picture([photo]))).size
@@ -53,7 +54,7 @@ def attention_picture(photos: Sequence[LookedAt]) -> bytes:
 
 
 def lit(photo: Image.Image, shares: NDArray[np.float32]) -> Image.Image:
-    """The photo, as bright at each point as the map there over its maximum.
+    """The photo, dark where the map is least and bright where it is greatest; all bright where it is even.
 
     >>> here = np.zeros((7, 7), np.float32)
     >>> here[0, 6] = 0.5
@@ -61,6 +62,8 @@ def lit(photo: Image.Image, shares: NDArray[np.float32]) -> Image.Image:
     >>> shown.getpixel((68, 2)), shown.getpixel((2, 68))
     ((255, 255, 255), (63, 63, 63))
     """
-    levels = (255 * shares / max(float(shares.max()), 1e-12)).astype(np.uint8)
-    mask = Image.fromarray(levels).resize(photo.size, Image.Resampling.BILINEAR)
+    least, most = float(shares.min()), float(shares.max())
+    even = most - least <= EVEN * most
+    levels = np.full(shares.shape, 255.0) if even else 255 * (shares - least) / (most - least)
+    mask = Image.fromarray(levels.astype(np.uint8)).resize(photo.size, Image.Resampling.BILINEAR)
     return Image.composite(photo, photo.point(lambda value: int(DARK * value)), mask)

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from carousel.reports.attention import lit
 from carousel.reports.page import write_page
 from carousel.reports.thumbnails import Thumbnail, thumbnail
 
 UNSURE = 0.2  # a word below this probability is drawn as a guess
+TILE = 112  # pixels of a photo that is drawn once for each word
 
 
 class Sentence(Protocol):
@@ -37,17 +41,30 @@ class Sentence(Protocol):
         """Each word with its probability given the words before it."""
 
 
+class Heat(NamedTuple):
+    """A photo once for each of some words, bright where the word was seen."""
+
+    what: str
+    photo: NDArray[np.uint8]  # (S, S, 3)
+    words: Sequence[str]
+    maps: NDArray[np.float32]  # (words, 7, 7)
+    shares: Sequence[float] | None = None  # to stand beside each word
+
+
 @dataclass(frozen=True)
 class PhotoResult:
     """One photo and what came of it: captions, best first, or the line that says why there are none.
 
-    `image` is the picture or its file's bytes; without it the page shows the name alone.
+    `image` is the picture or its file's bytes; without it the page shows the name alone. `named` are the people and
+    landmarks that a gallery knows in it, None where no gallery was asked.
     """
 
     file: str | os.PathLike[str]
     captions: Sequence[Sentence] = ()
     image: bytes | Image.Image | None = None
     error: str | None = None
+    heat: Sequence[Heat] = ()
+    named: Sequence[str] | None = None
 
 
 def write_caption_report(
@@ -90,6 +107,15 @@ class _Card(NamedTuple):
     alt: str
     error: str | None
     sentences: list[_Line]
+    heat: list[_Row]
+    named: Sequence[str] | None
+
+
+class _Row(NamedTuple):
+    """Maps as the template shows them."""
+
+    what: str
+    tiles: list[tuple[str, float | None, Thumbnail | None]]
 
 
 class _Line(NamedTuple):
@@ -104,6 +130,8 @@ class _Line(NamedTuple):
     confidence: float | None  # that it is right, where the model has learned to judge
     grade: str | None
     unsure_of: str | None  # the sentence that a hedge replaces
+    school: str | None  # who says it
+    first: bool  # of its school's
 
     @property
     def named(self) -> bool:
@@ -114,20 +142,34 @@ class _Line(NamedTuple):
 def _card(photo: PhotoResult) -> _Card:
     name = Path(photo.file).name or str(photo.file)
     alt = photo.captions[0].text if photo.captions else name
-    return _Card(name, str(photo.file), thumbnail(photo.image), alt, photo.error, _lines(photo.captions))
+    picture, heat = thumbnail(photo.image), [_row(heat) for heat in photo.heat if heat.words]
+    return _Card(name, str(photo.file), picture, alt, photo.error, _lines(photo.captions), heat, photo.named)
+
+
+def _row(heat: Heat) -> _Row:
+    plain = Image.fromarray(heat.photo).resize((TILE, TILE))
+    pictures = [thumbnail(lit(plain, shares)) for shares in heat.maps]
+    shares: Sequence[float | None] = heat.shares or [None] * len(heat.words)
+    return _Row(heat.what, list(zip(heat.words, shares, pictures, strict=True)))
 
 
 def _lines(captions: Sequence[Sentence]) -> list[_Line]:
-    most = max((caption.logprob for caption in captions), default=0.0)
+    schools = [getattr(caption, "school", None) for caption in captions]
+    by_school = list(zip(captions, schools, strict=True))
+    most = {school: max(c.logprob for c, other in by_school if other == school) for school in schools}
     return [
         _Line(
             c.text,
             c.words,
             math.exp(c.logprob),
             c.logprob,
-            math.exp(c.logprob - most),
+            math.exp(c.logprob - most[school]),
             c.novel,
-            *(getattr(c, name, None) for name in ("confidence", "grade", "unsure_of")),
+            getattr(c, "confidence", None),
+            getattr(c, "grade", None),
+            getattr(c, "unsure_of", None),
+            school,
+            schools.index(school) == k,
         )
-        for c in captions
+        for k, (c, school) in enumerate(by_school)
     ]
