@@ -33,11 +33,11 @@ def test_the_faster_way_is_taken_once_both_are_known(monkeypatch: pytest.MonkeyP
 
     def together(play: Any, head: int, parts: int) -> None:
         ways.append(True)
-        now[0] += 1.0 if faster else 3.0
+        now[0] += 0.001 if faster else 0.003
 
     def alone(head: int, number: int, team: int) -> None:
         ways.append(False)
-        now[0] += 2.0
+        now[0] += 0.002
 
     monkeypatch.setattr(threads, "_together", together)
     monkeypatch.setattr(threads.time, "perf_counter", lambda: now[0])
@@ -56,6 +56,27 @@ def test_the_question_is_asked_anew_after_a_while() -> None:
         assert trial.calls < threads.AGAIN
         trial.learn(trial.together, 1.0)
     assert not trial.settled
+
+
+def test_one_slow_call_does_not_make_long_work_be_done_in_turn() -> None:
+    trial, ways = threads.Trial(), []
+    for call in range(40):
+        ways.append(trial.together)
+        slow = 3.0 if call == 0 else 1.0  # the second core was away, once
+        trial.learn(trial.together, slow if trial.together else 2.0)
+    assert ways.count(False) <= 2
+
+
+def test_long_work_beside_a_busy_core_is_tried_together_ever_more_seldom() -> None:
+    trial, ways = threads.Trial(), []
+    for _ in range(400):
+        ways.append(trial.together)
+        trial.learn(trial.together, 3.0 if trial.together else 2.0)
+    assert 4 <= sum(ways[:40]) <= 10 and sum(ways[200:]) <= 6
+    for _ in range(400):  # free again
+        ways.append(trial.together)
+        trial.learn(trial.together, 1.0 if trial.together else 2.0)
+    assert sum(ways[-200:]) >= 196
 
 
 def test_one_part_needs_no_trial() -> None:

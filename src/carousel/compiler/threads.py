@@ -38,17 +38,28 @@ class OpenMP(NamedTuple):
     team_size: int
 
 
+WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
+LONG = 0.01  # seconds: of work that takes longer, every call counts
+LEAST, FIRST = 2, 4  # calls of long work: before it is done together, and in turn until it is tried together again
+
+
 @dataclass
 class Trial:
-    """How long a piece of work took, in turn and together."""
+    """How long a piece of work took, in turn and together.
+
+    That it is slower together is believed late and not for long: a core that was taken away for a moment looks the same
+    as one that is always busy.
+    """
 
     calls: int = 0
     best: dict[bool, float] = field(default_factory=lambda: {False: math.inf, True: math.inf})
+    patience: int = FIRST
 
     @property
     def settled(self) -> bool:
-        long = LONG < min(self.best.values()) <= max(self.best.values()) < math.inf
-        return long or self.calls >= WARM + TRIED
+        least, most = sorted(self.best.values())
+        enough = LEAST if self.best[True] <= self.best[False] else TRIED
+        return self.calls >= (enough if LONG < least <= most < math.inf else WARM + TRIED)
 
     @property
     def together(self) -> bool:
@@ -59,18 +70,18 @@ class Trial:
         if WARM <= self.calls < WARM + TRIED or (seconds > LONG and not self.settled):
             self.best[together] = min(self.best[together], seconds)
         self.calls += 1
-        if self.calls == self.again(seconds):
+        if self.calls >= self.again(seconds):
+            slower = self.best[True] > self.best[False]
+            self.patience = min(2 * self.patience, AGAIN // 10) if slower else FIRST
             self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
 
     def again(self, seconds: float) -> int:
         """After how many calls all is asked anew: of long work soon if all threads seemed the slower way."""
-        if seconds < LONG:
+        if seconds < LONG or not self.settled:
             return AGAIN
-        return AGAIN // 10 if self.best[True] <= self.best[False] else AGAIN // 100
+        return AGAIN // 10 if self.best[True] <= self.best[False] else TRIED + self.patience
 
 
-WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
-LONG = 0.01  # seconds: of work that takes longer, one call of each kind says enough for a while
 TRIALS: dict[Any, Trial] = {}
 
 
