@@ -3,8 +3,9 @@
     python benchmarks/confidence.py DATA MODEL [--picture reliability.png] [--threads 1]
 
 DATA is a folder with `captions.jsonl.gz` and `images/`, MODEL a file that `carousel calibrate` wrote. Compared are the
-sentences that it chooses, the first of the same lists, and the model's own beam, on the same photos (paired bootstrap,
-1,000 resamples); its probabilities with one that is constant and with the mean log-probability of a word.
+sentences that it chooses, the first of the same lists (of a captioner made of parts: what its language model alone
+would say), and the model's own beam, on the same photos (paired bootstrap, 1,000 resamples); its probabilities with one
+that is constant and with the mean log-probability of a word.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carousel import Captioner, Decoding
+from carousel import Decoding
 from carousel.captioning import Caption
 from carousel.captioning.confidence import GRADES, graded
 from carousel.captioning.hedge import things_named
 from carousel.captioning.pictures import load_pictures
+from carousel.captioning.pipeline import Pipeline
+from carousel.captioning.ranking import FEATURES
+from carousel.captioning.schools import load_captioner
 from carousel.data.captions import read_captions
 from carousel.metrics import CiderD, hallucinated_objects, normalise
 from carousel.metrics.calibration import auroc, brier, calibration_error, refusing, reliability
@@ -146,10 +150,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    captioner = Captioner.load(arguments.model)
+    captioner = load_captioner(arguments.model)
     photos = read_captions(arguments.data / "captions.jsonl.gz", photos=arguments.data / "images").part("test")
     with LiveProgress() as live:
-        folder, grid = arguments.data / "images", captioner.config.decoder != "nic"
+        folder = arguments.data / "images"
+        grid = isinstance(captioner, Pipeline) or captioner.config.decoder != "nic"
         pictures = load_pictures(photos, folder, captioner.encoder, mirror=False, live=live, grid=grid)
     truth = Truth([[normalise(" ".join(words)) for words in captions] for captions in pictures.captions])
 
@@ -159,11 +164,13 @@ def main() -> None:
 
     assert captioner.judge is not None, "calibrate the model first"
     wide = captioner.judge.beam
-    ways = {
-        "ranked": said(Decoding()),
-        f"first of beam {wide}": said(Decoding(beam=wide, judged=False)),
-        f"beam {captioner.config.beam}": said(Decoding(judged=False)),
-    }
+    ways = {"ranked": said(Decoding())}
+    if isinstance(captioner, Pipeline):
+        captioner.weights = np.eye(len(FEATURES))[FEATURES.index("logprob")]
+        ways["language model alone"] = said(Decoding(beam=wide, judged=False))
+    else:
+        ways[f"first of beam {wide}"] = said(Decoding(beam=wide, judged=False))
+        ways[f"beam {captioner.config.beam}"] = said(Decoding(judged=False))
     ranking(truth, ways)
     print({name: round(weight, 3) for name, weight in captioner.judge.parts()[1]["ranking"].items()})
     sure, right = sureness(truth, ways["ranked"])

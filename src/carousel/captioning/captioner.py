@@ -102,7 +102,30 @@ def decoder(config: CaptioningConfig, encoder: PhotoEncoder, vocabulary: int) ->
     return DECODERS[config.decoder](config, encoder.features, vocabulary)
 
 
-class Captioner:
+class FromPhotos:
+    """What captioners of all schools have in common: they describe what one encoder sees in photos."""
+
+    encoder: PhotoEncoder
+
+    @cached_property
+    def _fast_encoder(self) -> FoldedEncoder:
+        return self.encoder.folded()
+
+    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
+        with torch.inference_mode():
+            return self.describe(self._fast_encoder(photos), decoding)
+
+    def describe(self, seen: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+        """Captions, best first, of what was seen in photos."""
+        raise NotImplementedError
+
+    def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
+        """The best caption of each photo file. Raises `PhotoError`."""
+        return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
+
+
+class Captioner(FromPhotos):
     """Decoders (one, or an ensemble that averages probabilities) over one photo encoder, and their vocabulary."""
 
     def __init__(
@@ -119,26 +142,17 @@ class Captioner:
         self.training_hashes, self.facts, self.judge = training_hashes, dict(facts or {}), judge
         self._known = frozenset(training_hashes.tolist())
 
-    @cached_property
-    def _fast_encoder(self) -> FoldedEncoder:
-        return self.encoder.folded()
-
-    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
-        """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
-        with torch.inference_mode():
-            return self.describe(self._fast_encoder(photos), decoding)
-
-    def describe(self, features: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
+    def describe(self, seen: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """Captions, best first, of what the encoder sees in photos: features (N, F), or `Looked`.
 
         A model that has learned to judge looks at as many candidates as it learned on, unless a beam is given, ranks
         them anew and says how sure it is of each. Captions drawn at random are not judged.
         """
         if self.judge is None or not decoding.judged or decoding.sample:
-            return self._searched(features, decoding)
+            return self._searched(seen, decoding)
         many = max(decoding.n, self.judge.beam if decoding.beam is None else decoding.beam)
-        lists = self._searched(features, decoding._replace(n=many, beam=many))
-        verdicts = self.judge(pooled(features), [candidates_of(captions) for captions in lists])
+        lists = self._searched(seen, decoding._replace(n=many, beam=many))
+        verdicts = self.judge(pooled(seen), [candidates_of(captions) for captions in lists])
         return [
             judged(captions, best[: decoding.n], decoding.hedge) for captions, best in zip(lists, verdicts, strict=True)
         ]
@@ -181,10 +195,6 @@ class Captioner:
         shares = [None if looked.sentinel is None else (1 - looked.sentinel).tolist() for looked in found]
         what = "where it looked for each word"
         return [[Maps(what, one.words, one.places, share)] for one, share in zip(found, shares, strict=True)]
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
-        """The likeliest caption of each photo file. Raises `PhotoError`."""
-        return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
 
     def candidates(self, seen: Seen, n: int, generator: torch.Generator | None = None) -> list[list[Sentence]]:
         """`n` sentences for each photo seen, without dropout: a beam's, or drawn at random where by a generator."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.captioner import Attention, Caption, Decoding, Maps, judged
+from carousel.captioning.captioner import Attention, Caption, Decoding, FromPhotos, Maps, judged
 from carousel.captioning.compose_config import ComposeConfig
 from carousel.captioning.concepts import Concepts
 from carousel.captioning.coverage import search
@@ -22,7 +21,7 @@ from carousel.captioning.judge import Judge
 from carousel.captioning.melm import LEAST, MaxEntModel, evidence
 from carousel.captioning.ngrams import NGrams
 from carousel.captioning.packing import packed, unpacked
-from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen
+from carousel.captioning.photo_encoder import Looked, PhotoEncoder, Seen
 from carousel.captioning.ranking import FEATURES, Grounded, ranked
 from carousel.captioning.similarity import similarity_from, similarity_parts
 from carousel.captioning.word_classes import word_class
@@ -32,7 +31,6 @@ from carousel.errors import ConfigError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
 from carousel.training.model_file import parts_fit
-from carousel.vision.photo import read_photo
 
 TASK = "compose"
 CONTENT = ("noun", "verb", "adjective")
@@ -40,7 +38,7 @@ CONTENT = ("noun", "verb", "adjective")
 Floats = NDArray[np.float64]
 
 
-class Pipeline:
+class Pipeline(FromPhotos):
     """Concepts -> candidates -> ranking, trained apart: Fang et al. 2015, arXiv:1411.4952v3.
 
         V      = the concepts whose chance reaches their threshold
@@ -71,15 +69,6 @@ class Pipeline:
         self._numbers = torch.tensor(vocabulary.encode(concepts.words))
         self._content = {w: i for i, w in enumerate(concepts.words) if word_class(w) in CONTENT}
 
-    @cached_property
-    def _fast_encoder(self) -> FoldedEncoder:
-        return self.encoder.folded()
-
-    def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
-        """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
-        with torch.inference_mode():
-            return self.describe(self._fast_encoder(photos), decoding)
-
     def attention(self, photos: Tensor, captions: Sequence[Caption]) -> list[Attention]:
         """Raises `ConfigError`: nothing attends; `Concepts.heat_maps` shows where words were seen."""
         raise ConfigError("attention: nothing here attends (got a captioner made of parts); a decoder; leave it out")
@@ -99,10 +88,6 @@ class Pipeline:
                 chances = [float(there[self._content[word]].exp()) for word in words]
                 found.append([Maps("where concepts were seen", words, heat, chances)])
         return found
-
-    def predict(self, inputs: Sequence[str | Path]) -> list[Caption]:
-        """The best caption of each photo file. Raises `PhotoError`."""
-        return [self.caption(read_photo(photo)[None])[0][0] for photo in inputs]
 
     def describe(self, seen: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """Captions, best first, of what was seen in photos. Raises `ConfigError` where they are to be sampled."""
