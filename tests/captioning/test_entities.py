@@ -11,9 +11,10 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
-from carousel.captioning.captioner import Caption, PhotoCaptions
-from carousel.captioning.entities import CLEAR, NEAR, PARTS, Entities, Sighting, entities_in, with_entities
+from carousel.captioning import Caption, PhotoCaptions
+from carousel.captioning.entities import CLEAR, NEAR, PARTS, Entities, Sighting, entities_in
 from carousel.captioning.gallery import Gallery
+from carousel.captioning.photo_captions import with_entities
 from carousel.cli import main
 from carousel.vision import faces, landmarks
 from carousel.vision.faces import Face

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from carousel.captioning.attend import Adaptive, Attend
 from carousel.captioning.candidates import candidates_of
-from carousel.captioning.confidence import Grade
+from carousel.captioning.captions import Attention, Caption, Decoding, Maps
 from carousel.captioning.config import CaptioningConfig, DecoderName
 from carousel.captioning.decoder import Decoder, teacher_forced
-from carousel.captioning.entities import Entities
 from carousel.captioning.judge import Judge, Verdict
 from carousel.captioning.nic import NIC
 from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
-from carousel.errors import ConfigError, PhotoError
+from carousel.errors import ConfigError
 from carousel.metrics.diversity import sentence_hash
 from carousel.training import read_model_file, write_model_file
 from carousel.training.model_file import parts_fit
@@ -31,70 +30,6 @@ TASK = "captioning"
 PLACES = 49
 DECODERS: dict[DecoderName, type[NIC | Attend]] = {"nic": NIC, "attend": Attend, "adaptive": Adaptive}
 SHIPPED = Path(__file__).parent / "weights" / "flickr8k-attend.safetensors"  # the best of those that ship
-
-
-class Caption(NamedTuple):
-    """A sentence about a photo. Probabilities are of each word given the photo and the words before it."""
-
-    text: str
-    logprob: float  # natural logarithm, the end of the sentence counted
-    novel: bool  # no training caption reads the same
-    words: list[tuple[str, float]]
-    confidence: float | None = None  # the probability that it is right, where the model has learned to judge
-    grade: Grade | None = None
-    unsure_of: str | None = None  # the sentence that was not sure enough, where `text` is a hedge
-    school: str | None = None  # who says it, where several do
-
-    def __str__(self) -> str:
-        return self.text
-
-    @property
-    def sentence(self) -> str:
-        """What the model itself says, sure or not."""
-        return self.text if self.unsure_of is None else self.unsure_of
-
-    def as_json(self) -> dict[str, Any]:
-        """As ``carousel caption --json`` prints it."""
-        words = [[word, round(probability, 6)] for word, probability in self.words]
-        found = {"text": self.text, "logprob": round(self.logprob, 6), "novel": self.novel, "words": words}
-        if self.confidence is not None:
-            found |= {"confidence": round(self.confidence, 4), "grade": self.grade}
-        more = {"unsure_of": self.unsure_of, "school": self.school}
-        return found | {name: value for name, value in more.items() if value is not None}
-
-
-class Attention(NamedTuple):
-    """Where a decoder looked for each word of a caption; the shares of a word sum to one, the sentinel's counted."""
-
-    words: list[str]
-    places: Tensor  # (words, 7, 7)
-    sentinel: Tensor | None  # (words,), the share of no place at all; see `Adaptive`
-
-
-class Maps(NamedTuple):
-    """Where in a photo each of some words was seen."""
-
-    what: str  # they are, in a few words
-    words: list[str]
-    places: Tensor  # (words, 7, 7), of any scale
-    shares: list[float] | None  # to stand beside each word: a chance, or how much of the attention went to places
-
-
-class Decoding(NamedTuple):
-    """How to turn the model's probabilities into `n` sentences: by beam search, or by sampling."""
-
-    n: int = 1
-    beam: int | None = None  # None: the model's own width
-    length_normalisation: float | None = None
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    no_repeat: int = 0  # no n-gram of this size twice; 0 allows all
-    max_length: int = 20
-    seed: int = 0
-    judged: bool = True  # ranked and with confidence, where the model has learned to judge
-    hedge: bool = True  # say less in place of a best caption that is not sure enough
 
 
 def decoder(config: CaptioningConfig, encoder: PhotoEncoder, vocabulary: int) -> Decoder:
@@ -316,56 +251,3 @@ def judged(captions: Sequence[Caption], verdicts: Sequence[Verdict], hedging: bo
             caption = caption._replace(text=verdict.hedge, unsure_of=caption.text)
         found.append(caption)
     return found
-
-
-class PhotoCaptions(NamedTuple):
-    """What became of one photo: captions, or the one line that says why there are none."""
-
-    file: str
-    captions: list[Caption]
-    error: str | None = None
-    entities: Entities | None = None  # with a gallery: whom and what of it the photo shows
-
-    def as_json(self) -> dict[str, Any]:
-        """As ``carousel caption --json`` prints it."""
-        if self.error is not None:
-            return {"file": self.file, "error": self.error}
-        found: dict[str, Any] = {"file": self.file, "captions": [caption.as_json() for caption in self.captions]}
-        return found | ({"entities": self.entities.as_json()} if self.entities else {})
-
-
-class Describing(Protocol):
-    """Anything that captions photos, of whichever school."""
-
-    def caption(self, photos: Tensor, decoding: Decoding = ..., /) -> list[list[Caption]]:
-        """As `Captioner.caption`."""
-
-
-def caption_photos(
-    captioner: Describing,
-    files: Iterable[str | Path],
-    decoding: Decoding = Decoding(),  # noqa: B008
-    *,
-    batch_size: int = 8,
-    read: Callable[[str | Path], Tensor] = read_photo,
-) -> Iterable[PhotoCaptions]:
-    """Caption files in their order, a batch at a time; a photo that cannot be read does not stop the others."""
-    batch: list[tuple[str, Tensor | str]] = []
-    for file in files:
-        try:
-            batch.append((str(file), read(file)))
-        except PhotoError as error:
-            batch.append((str(file), str(error)))
-        if len(batch) == batch_size:
-            yield from _caption_batch(captioner, batch, decoding)
-            batch = []
-    yield from _caption_batch(captioner, batch, decoding)
-
-
-def _caption_batch(
-    captioner: Describing, batch: Sequence[tuple[str, Tensor | str]], decoding: Decoding
-) -> Iterable[PhotoCaptions]:
-    photos = [photo for _, photo in batch if isinstance(photo, Tensor)]
-    found = iter(captioner.caption(torch.stack(photos), decoding) if photos else [])
-    for file, photo in batch:
-        yield PhotoCaptions(file, [], photo) if isinstance(photo, str) else PhotoCaptions(file, next(found))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
+from carousel.captioning.captions import Caption
 from carousel.captioning.gallery import Gallery
 from carousel.captioning.naming import with_names
 from carousel.vision import faces, landmarks
 from carousel.vision.landmarks import Box, View
 from carousel.vision.photo import read_upright
-
-if TYPE_CHECKING:
-    from carousel.captioning.captioner import Caption, PhotoCaptions
 
 # docs/entities.md says how the three were set.
 NEAR = 0.34  # a face is named after a photo whose point is this near
@@ -61,14 +59,6 @@ def entities_in(photo: str | Path | bytes, gallery: Gallery) -> Entities:
     people = named_faces(faces.find_faces(_read(photo, faces.SIDE), faces.POSSIBLE), gallery) if gallery.people else []
     places = named_landmarks(landmarks.look(_read(photo, landmarks.SIDE)), gallery) if gallery.landmarks else []
     return Entities(people, places)
-
-
-def with_entities(found: PhotoCaptions, gallery: Gallery) -> PhotoCaptions:
-    """What became of a photo, with the names of whom and what `gallery` knows in it."""
-    if found.error is not None:
-        return found
-    seen = entities_in(found.file, gallery)
-    return found._replace(captions=[seen.name(caption) for caption in found.captions], entities=seen)
 
 
 def _read(photo: str | Path | bytes, side: int) -> torch.Tensor:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.captioner import Attention, Caption, Decoding, FromPhotos, Maps, judged
+from carousel.captioning.captioner import FromPhotos, judged
+from carousel.captioning.captions import Attention, Caption, Decoding, Maps
 from carousel.captioning.compose_config import ComposeConfig
 from carousel.captioning.concepts import Concepts
 from carousel.captioning.coverage import search

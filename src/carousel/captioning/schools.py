@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from carousel.captioning.captioner import SHIPPED, Attention, Caption, Captioner, Decoding, Maps
+from carousel.captioning.captioner import SHIPPED, Captioner
+from carousel.captioning.captions import Attention, Caption, Decoding, Maps
 from carousel.captioning.pipeline import TASK, Pipeline
 from carousel.errors import ConfigError
 from carousel.training.model_file import model_task

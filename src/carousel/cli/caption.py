@@ -97,8 +97,8 @@ def caption(
     if school is not None and model is not None:
         raise ConfigError("--school: has no meaning with --model (got both); one of the two; leave one out")
     from carousel.captioning import Decoding, caption_photos
-    from carousel.captioning.entities import with_entities
     from carousel.captioning.gallery import Gallery
+    from carousel.captioning.photo_captions import with_entities
     from carousel.captioning.schools import Schools, load_captioner, weights_of
     from carousel.vision.photo import find_photos
 
