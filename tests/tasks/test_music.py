@@ -162,3 +162,25 @@ def test_small_sets_are_gone_through_more_often(trained: Path, tmp_path: Path) -
     for path, epochs in ((trained / "tunes.jsonl", 150), (tmp_path / "a.jsonl", 54)):
         made = learner(Source(path), MusicConfig(), tmp_path / "m", None)  # type: ignore[arg-type]
         assert made.config.epochs == epochs
+
+
+def test_long_pieces_are_learned_in_parts(trained: Path, tmp_path: Path) -> None:
+    """Each frame once in an epoch, after the one that is before it in its piece."""
+    from carousel.tasks.music import learner
+
+    made = learner(Source(trained / "tunes.jsonl"), MusicConfig(longest=7), tmp_path / "m", None)  # type: ignore[arg-type]
+    before, frames = (torch.cat(side) for side in zip(*made.parts, strict=True))
+    assert torch.equal(frames, torch.cat(made.train)) and max(len(part) for _, part in made.parts) == 7
+    first = torch.tensor([t == 0 for piece in made.train for t in range(len(piece))])
+    assert torch.equal(before[1:][~first[1:]], frames[:-1][~first[1:]]) and not before[first].any()
+    assert made.steps == math.ceil(len(made.parts) / 8) and f"learned in {len(made.parts)} parts" in made.summary()
+
+
+def test_it_begins_as_the_first_baseline(trained: Path, tmp_path: Path) -> None:
+    """Before the first step the readout says how often each key sounds, and the state adds little to that."""
+    from carousel.tasks.music import learner
+
+    made = learner(Source(trained / "tunes.jsonl"), MusicConfig(), tmp_path / "m", None)  # type: ignore[arg-type]
+    made.test = made.val
+    often = made.baselines()["each key's frequency"].value
+    assert made.validate()["validation_nats"] == pytest.approx(often, rel=0.1) and often < 0.2 * 88 * math.log(2)

@@ -74,6 +74,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __add__(self, other: Examples) -> Examples:
+        """These, then the others."""
+        texts = Ragged(texts[k].tolist() for texts in (self.texts, other.texts) for k in range(len(texts)))
+        return Examples(texts, torch.cat([self.targets, other.targets]), [*self.rows, *other.rows])
+
 
 @dataclass(frozen=True)
 class LabelledTexts:
@@ -147,9 +152,9 @@ class LabelledTexts:
         splits, said = complete_splits(self.splits, first, seed)
         return replace(self, splits=splits, notes=(*self.notes, said))
 
-    def texts(self, split: Split | None = None) -> Iterator[str]:
-        """The texts of a split, or of all rows, in order."""
-        wanted = {row for row, s in zip(self.rows, self.splits, strict=True) if split in (None, s)}
+    def texts(self, *splits: Split) -> Iterator[str]:
+        """The texts of some splits, or of all rows, in order."""
+        wanted = {row for row, split in zip(self.rows, self.splits, strict=True) if not splits or split in splits}
         for number, row in enumerate(self.table.rows()):
             if number in wanted:
                 yield row.text(self.roles.text)

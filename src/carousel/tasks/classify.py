@@ -59,8 +59,11 @@ class Classification:
         known = _known(start_from) if start_from else None
         if isinstance(known, LanguageModel):
             config = shaped_as(config, known)
-        self.tokenizer = known.tokenizer if known else config.tokenizer(data.texts("train"))
+        learned: tuple[Split, ...] = ("train", "val") if config.everything else ("train",)
+        self.tokenizer = known.tokenizer if known else config.tokenizer(data.texts(*learned))
         self.train, self.val, self.test = (data.examples(split, self.tokenizer) for split in ("train", "val", "test"))
+        if config.everything:
+            self.train = self.train + self.val
         self.buckets = Buckets(self.train.texts.lengths.clamp(1, config.max_length), config.batch_size)
         self.steps = len(self.buckets)
         roles = {"text": data.roles.text, "label": data.roles.label, "split": data.roles.split or ""}
@@ -100,8 +103,8 @@ class Classification:
             *data.notes,
             f"columns: {roles.text!r} is text, {roles.label!r} has {len(data.labels)} labels"
             f"{', several for a text' if roles.several else ''} (others: --set text=COLUMN --set label=COLUMN)",
-            f"rows: {len(self.train)} to train on, {len(self.val)} to validate on, {len(self.test)} for the test; kept "
-            f"are {4e-6 * tokens:.1f} MB of token ids, the texts are not",
+            f"rows: {len(self.train)} to train on, {len(self.val)}{' of them' * self.config.everything} to validate "
+            f"on, {len(self.test)} for the test; kept are {4e-6 * tokens:.1f} MB of token ids, the texts are not",
             *([f"labels: {balance(shown)}; {self.metric} counts"] if shown else []),
             *self._absent(),
             f"lengths: {lengths_in_words(self.train.texts.lengths)}; {cut} cut to {self.config.max_length}; in a batch "
@@ -166,9 +169,8 @@ class Classification:
         commonest = F.pad(commonest, (0, len(self.data.labels) - commonest.shape[1]), value=-1.0)
         words = Tokenizer.train("words", self.data.texts("train"), lowercase=True, min_count=2)
         train, val, test = (Ragged(map(words.encode, self.data.texts(split))) for split in ("train", "val", "test"))
-        logits = tfidf_logits(
-            train, self.train.targets, val, self.val.targets, test, len(self.data.labels)
-        )  # fmt: skip
+        targets = self.train.targets[: len(train)]  # with `everything` those of the validation rows come after
+        logits = tfidf_logits(train, targets, val, self.val.targets, test, len(self.data.labels))
         return {
             "the commonest label": main_score(self.metric, commonest, right),
             "TF-IDF + logistic regression": main_score(self.metric, logits, right),

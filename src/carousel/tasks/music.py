@@ -55,7 +55,8 @@ class MusicConfig(TrainingConfig):
     input_dropout: float = Field(0.2, ge=0, lt=1, description="of the keys, one mask for all frames of a piece")
     state_dropout: float = Field(0.6, ge=0, lt=1, description="of the state that a step reads, one mask for a piece")
     dropout: float = Field(0.5, ge=0, lt=1, description="on the last outputs")
-    batch_size: int = Field(8, ge=1, le=65536, description="pieces a step, of about one length")
+    longest: int = Field(200, ge=1, description="longer pieces are learned in parts of so many frames")
+    batch_size: int = Field(8, ge=1, le=65536, description="pieces or parts a step, of about one length")
     epochs: int = Field(
         0, ge=0, le=10_000, description="at most so many times through the pieces; 0: what makes 4000 steps, 20 to 150"
     )
@@ -105,9 +106,23 @@ def digest_of(pieces: Sequence[Piece]) -> str:
     return digest.hexdigest()
 
 
+def before(piece: Tensor) -> Tensor:
+    """What is heard before each frame (T, 88): silence, then the one before it."""
+    return F.pad(piece[:-1], (0, 0, 1, 0))
+
+
 def examples_of(pieces: Sequence[Tensor]) -> Examples:
-    """Inputs, silence before all, and the frames that are next."""
-    return padded([F.pad(piece[:-1], (0, 0, 1, 0)) for piece in pieces], list(pieces))
+    """Inputs and the frames that are next."""
+    return padded([before(piece) for piece in pieces], list(pieces))
+
+
+def parts_of(piece: Tensor, longest: int) -> list[tuple[Tensor, Tensor]]:
+    """Inputs and next frames of a piece, cut into parts.
+
+    >>> [(heard[:, 0].tolist(), frames[:, 0].tolist()) for heard, frames in parts_of(torch.tensor([[1], [2], [3]]), 2)]
+    [([0, 1], [1, 2]), ([2], [3])]
+    """
+    return list(zip(torch.split(before(piece), longest), torch.split(piece, longest), strict=True))
 
 
 def frame_nats(logits: Tensor, frames: Tensor) -> Tensor:
@@ -151,7 +166,8 @@ class Practice:
         self.train, self.val, self.test = (
             [piece.roll for piece in pieces if piece.split == split] for split in ("train", "val", "test")
         )
-        self.buckets = Buckets(torch.tensor([len(piece) for piece in self.train]), config.batch_size)
+        self.parts = [part for piece in self.train for part in parts_of(piece, config.longest)]
+        self.buckets = Buckets(torch.tensor([len(frames) for _, frames in self.parts]), config.batch_size)
         self.steps = len(self.buckets)
         epochs = config.epochs or min(150, max(20, -(-STEPS // self.steps)))
         self.config = config.model_copy(update={"epochs": epochs})
@@ -160,14 +176,19 @@ class Practice:
             self.model = config.network()
         if known:
             begin_with(self.model, known.network)
+        else:
+            often = guesses(self.train)["each key's frequency"]  # found by training, it takes longer than the rest
+            self.model.readout.bias.data = often(torch.zeros(KEYS)).logit()
 
     def summary(self) -> str:
         config, weights = self.config, sum(p.numel() for p in self.model.parameters())
         frames = torch.cat(self.train)
+        cut = f", learned in {len(self.parts)} parts" if len(self.parts) > len(self.train) else ""
         lines = [
             *self.notes,
             f"pieces: {len(self.train)} to train on, {len(self.val)} to validate on, {len(self.test)} for the test; "
-            f"{len(frames) / len(self.train):.0f} frames in each, {float(frames.sum(1).mean()):.1f} keys in a frame",
+            f"{len(frames) / len(self.train):.0f} frames in each{cut}, {float(frames.sum(1).mean()):.1f} keys in a "
+            "frame",
             f"network: {config.layers} x {config.hidden_size} {config.cell}, {weights / 1e6:.2f} million weights",
         ]
         return "\n".join(lines)
@@ -179,7 +200,8 @@ class Practice:
         return [{"params": list(self.model.parameters()), "lr": self.config.learning_rate}]
 
     def loss(self, epoch: int, step: int) -> Loss:
-        examples = examples_of([self.train[row] for row in self.buckets.rows(self.config.seed, epoch, step)])
+        chosen = [self.parts[row] for row in self.buckets.rows(self.config.seed, epoch, step)]
+        examples = padded(*map(list, zip(*chosen, strict=True)))
         real = examples.real
         mean = frame_nats(self.model(examples)[real], examples.targets[real]).mean()
         return Loss(mean, mean.item() * int(real.sum()), int(real.sum()))

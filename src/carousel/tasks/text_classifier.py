@@ -30,6 +30,9 @@ class ClassifyConfig(TextConfig):
     balance: float = Field(0.0, ge=0, le=1, description="labels weigh as their frequency to the minus this; 0: alike")
     slower: float = Field(2.6, ge=1, description="begun as a language model: how much slower than the layer above")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="the share of the target that all labels get")
+    everything: bool = Field(
+        False, description="learn from the validation rows too, for good, once the settings are chosen"
+    )
 
 
 class TextClassifier(nn.Module):
