@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from carousel.captioning.candidates import Candidate
-from carousel.captioning.ranking import Ranked, agreement, best, envelope, line_search, ranked, tuned
+from carousel.captioning.ranking import Lists, Ranked, agreement, best, envelopes, line_search, ranked, tuned
 
 
 def lists_of(seed: int, lists: int = 40, size: int = 6, features: int = 3) -> list[np.ndarray]:
@@ -39,29 +39,40 @@ def test_agreement_is_that_with_the_others_and_repeated_words_count_once_each() 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_envelope_is_the_greatest_line_at_every_point(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    offsets, slopes = draw.normal(size=8).round(1), draw.integers(-2, 3, size=8).astype(float)  # parallels too
-    on_top, since = envelope(offsets, slopes)
-    assert since == sorted(since) and len(since) == len(on_top) - 1
-    for t in np.linspace(-9, 9, 301):
-        line = on_top[int(np.searchsorted(since, t))]
-        assert offsets[line] + t * slopes[line] == pytest.approx((offsets + t * slopes).max())
+    offsets, slopes = draw.normal(size=(5, 8)).round(1), draw.integers(-2, 3, size=(5, 8)).astype(float)  # parallels
+    changes: list[list[tuple[float, int]]] = [[] for _ in offsets]
+    for rows, since, line in envelopes(offsets, slopes):
+        for row, at, k in zip(rows, since, line, strict=True):
+            changes[row].append((at, k))
+    for found, offset, slope in zip(changes, offsets, slopes, strict=True):
+        assert found == sorted(found, key=lambda change: change[0])
+        for t in np.linspace(-9, 9, 301):
+            line = [k for at, k in found if at <= t][-1]
+            assert offset[line] + t * slope[line] == pytest.approx((offset + t * slope).max())
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_line_search_is_exact(seed: int) -> None:
-    lists = lists_of(seed, lists=7)
+    lists = [*lists_of(seed, lists=7), *lists_of(seed, lists=3, size=2), *lists_of(seed, lists=1, size=1)]
     draw = np.random.default_rng(100 + seed)
-    values = [draw.random(len(features)) for features in lists]
+    values = [draw.random(len(features)) - 0.5 for features in lists]
     weights, direction = draw.normal(size=(2, 3))
-    step, found = line_search(lists, values, weights, direction)
+    step, found = line_search(Lists.of(lists, values), weights, direction)
     assert total(lists, values, weights + step * direction) == pytest.approx(found)
+    assert Lists.of(lists, values).total(weights) == pytest.approx(total(lists, values, weights))
     grid = np.linspace(-20, 20, 4001)
     assert found >= max(total(lists, values, weights + t * direction) for t in grid) - 1e-9
 
 
 def test_a_direction_that_changes_nothing_is_no_step() -> None:
-    lists = [np.array([[1.0, 5.0], [0.0, 5.0]])]
-    assert line_search(lists, [np.array([0.3, 0.9])], np.array([1.0, 0.0]), np.array([0.0, 1.0])) == (0.0, 0.3)
+    lists = Lists.of([np.array([[1.0, 5.0], [0.0, 5.0]])], [np.array([0.3, 0.9])])
+    assert line_search(lists, np.array([1.0, 0.0]), np.array([0.0, 1.0])) == (0.0, 0.3)
+
+
+def test_a_photo_without_candidates_does_not_matter() -> None:
+    lists, values = lists_of(3), [np.arange(6.0) for _ in range(40)]
+    more = [np.zeros((0, 3)), *lists], [np.zeros(0), *values]
+    assert tuned(*more, restarts=1).tolist() == tuned(lists, values, restarts=1).tolist()
 
 
 def test_the_weights_that_made_the_lists_are_found_again() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,32 +87,60 @@ def best(features: Floats, weights: Floats) -> int:
     return int((features @ weights).argmax())
 
 
-def envelope(offsets: Floats, slopes: Floats) -> tuple[list[int], list[float]]:
-    """Which of the lines ``offsets + t slopes`` is the greatest as t grows from -∞ to ∞, and at which t it changes.
+class Lists(NamedTuple):
+    """Many photos' candidates: their features, and what choosing each is worth."""
 
-    >>> envelope(np.array([0.0, 1.0, 0.0]), np.array([-1.0, 0.0, 1.0]))
-    ([0, 1, 2], [-1.0, 1.0])
+    features: Floats  # (P, n, F), 0 where a list is shorter than n
+    values: Floats  # (P, n)
+    there: NDArray[np.bool_]  # (P, n)
+
+    @classmethod
+    def of(cls, features: Sequence[Floats], values: Sequence[Floats]) -> Self:
+        """Of the features (n, F) and values (n,) of each photo; photos without candidates are left out."""
+        pairs = [(f, v) for f, v in zip(features, values, strict=True) if len(f)]
+        most = max(len(f) for f, _ in pairs)
+        there = np.arange(most) < np.array([[len(f)] for f, _ in pairs])
+        found = cls(np.zeros((*there.shape, pairs[0][0].shape[1])), np.zeros(there.shape), there)
+        found.features[there] = np.concatenate([f for f, _ in pairs])
+        found.values[there] = np.concatenate([v for _, v in pairs])
+        return found
+
+    def lines(self, weights: Floats, direction: Floats) -> tuple[Floats, Floats]:
+        """Each candidate's score as a line in t, its weights being ``weights + t direction``: offsets and slopes."""
+        slopes = self.features @ direction
+        least = np.where(self.there, slopes, np.inf).min(1, keepdims=True)
+        return np.where(self.there, self.features @ weights, -np.inf), np.where(self.there, slopes, least)
+
+    def total(self, weights: Floats) -> float:
+        """The sum of the values of the candidates that these weights choose."""
+        chosen = np.where(self.there, self.features @ weights, -np.inf).argmax(1)
+        return float(np.take_along_axis(self.values, chosen[:, None], 1).sum())
+
+
+def envelopes(offsets: Floats, slopes: Floats) -> Iterator[tuple[NDArray[np.int64], Floats, NDArray[np.int64]]]:
+    """Which of each row's lines ``offsets + t slopes`` (P, n) is the greatest as t grows from -∞ to ∞.
+
+    Yields rows, the t from which on, and the line that is the greatest from there on: first of all rows, from -∞, then
+    of those where it changes once, then of those where it changes again ...
+
+    >>> [(at.tolist(), line.tolist()) for _, at, line in envelopes(np.array([[0.0, 1, 0]]), np.array([[-1.0, 0, 1]]))]
+    [([-inf], [0]), ([-1.0], [1]), ([1.0], [2])]
     """
-    order = np.lexsort((np.arange(len(slopes)), -offsets, slopes)).tolist()
-    on_top: list[int] = []
-    since: list[float] = []
-    for line in order:
-        if on_top and slopes[on_top[-1]] == slopes[line]:
-            continue  # a parallel below it, or its equal
-        while on_top:
-            meets = (offsets[on_top[-1]] - offsets[line]) / (slopes[line] - slopes[on_top[-1]])
-            if not since or meets > since[-1]:
-                since.append(float(meets))
-                break
-            on_top.pop()
-            since.pop()
-        on_top.append(line)
-    return on_top, since
+    rows = np.arange(len(offsets))
+    line = np.where(slopes == slopes.min(1, keepdims=True), offsets, -np.inf).argmax(1)
+    since = np.full(len(rows), -np.inf)
+    while len(rows):
+        yield rows, since, line
+        steeper = slopes[rows] - slopes[rows, line][:, None]
+        lead = offsets[rows, line][:, None] - offsets[rows]
+        meets = np.divide(lead, steeper, out=np.full(lead.shape, np.inf), where=steeper > 0)
+        at = meets.min(1)
+        line = np.where(meets == at[:, None], slopes[rows], -np.inf).argmax(1)
+        goes_on = np.isfinite(at)
+        rows, line, since = rows[goes_on], line[goes_on], np.maximum(at, since)[goes_on]
 
 
-def line_search(
-    lists: Sequence[Floats], values: Sequence[Floats], weights: Floats, direction: Floats
-) -> tuple[float, float]:
+def line_search(lists: Lists, weights: Floats, direction: Floats) -> tuple[float, float]:
     """The step along `direction` after which the candidates chosen have the greatest sum of values, and that sum.
 
     Exact: between two steps at which some list's best candidate changes the sum is constant, and all such intervals are
@@ -120,19 +148,20 @@ def line_search(
 
     Och 2003, "Minimum error rate training in statistical machine translation", section 4.
     """
-    changes: list[tuple[float, float]] = []
-    total = 0.0
-    for features, value in zip(lists, values, strict=True):
-        on_top, since = envelope(features @ weights, features @ direction)
-        total += value[on_top[0]]
-        changes += [
-            (t, value[after] - value[before]) for t, before, after in zip(since, on_top[:-1], on_top[1:], strict=True)
-        ]
-    if not changes:
+    (_, _, first), *later = envelopes(*lists.lines(weights, direction))
+    worth = np.take_along_axis(lists.values, first[:, None], 1)[:, 0]
+    total = float(worth.sum())
+    if not later:
         return 0.0, total
-    at, gain = np.array(sorted(changes)).T
-    edges, last = np.unique(at, return_index=True)
-    sums = total + np.concatenate([[0.0], np.add.reduceat(gain, last).cumsum()])
+    gains = []
+    for rows, _, line in later:
+        now = lists.values[rows, line]
+        gains.append(now - worth[rows])
+        worth[rows] = now
+    at, gain = np.concatenate([since for _, since, _ in later]), np.concatenate(gains)
+    order = at.argsort(kind="stable")
+    edges, last = np.unique(at[order], return_index=True)
+    sums = total + np.concatenate([[0.0], np.add.reduceat(gain[order], last).cumsum()])
     k = int(sums.argmax())
     low, high = (edges[k - 1] if k else None), (edges[k] if k < len(edges) else None)
     if low is None or high is None:
@@ -156,24 +185,21 @@ def tuned(
         values: (n,) what choosing each is worth, such as its CIDEr-D.
     """
     draw = np.random.default_rng(seed)
-    every = np.concatenate(lists)
-    spread = every.std(0)
+    spread = np.concatenate(lists).std(0)
     scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-12)
-    scaled = [features * scale for features in lists]
-    size = every.shape[1]
+    scaled = Lists.of([features * scale for features in lists], values)
+    size = len(scale)
     starts = [np.eye(size)[k] for k in range(size) if scale[k]][:1] + [draw.normal(size=size) for _ in range(restarts)]
-    found = [_ascended(scaled, values, start, draw, extra) for start in starts]
+    found = [_ascended(scaled, start, draw, extra) for start in starts]
     weights: Floats = scale * max(found, key=lambda pair: pair[1])[0]
     return weights
 
 
-def _ascended(
-    lists: Sequence[Floats], values: Sequence[Floats], weights: Floats, draw: np.random.Generator, extra: int
-) -> tuple[Floats, float]:
-    reached = sum(value[best(features, weights)] for features, value in zip(lists, values, strict=True))
+def _ascended(lists: Lists, weights: Floats, draw: np.random.Generator, extra: int) -> tuple[Floats, float]:
+    reached = lists.total(weights)
     while True:
         directions = [*np.eye(len(weights)), *draw.normal(size=(extra, len(weights)))]
-        steps = [(*line_search(lists, values, weights, direction), direction) for direction in directions]
+        steps = [(*line_search(lists, weights, direction), direction) for direction in directions]
         step, total, direction = max(steps, key=lambda found: found[1])
         if total <= reached + 1e-9:
             return weights, reached
