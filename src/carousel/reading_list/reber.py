@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeAlias
 
 import torch
@@ -51,16 +52,15 @@ def reber(coins: Iterator[int]) -> Iterator[Symbol]:
 
 def one_hot(symbols: Iterable[Symbol]) -> tuple[Tensor, Tensor]:
     """Inputs (T, 7), and which symbols may follow each (T, 7), as ones and zeros."""
-    places: list[int] = []
-    rows: list[list[list[float]]] = []
-    kinds: dict[Symbol, int] = {}
-    for one in symbols:
-        if one not in kinds:
-            kinds[one] = len(rows)
-            rows.append([[float(symbol in part) for symbol in SYMBOLS] for part in one])
-        places.append(kinds[one])
-    inputs, legal = torch.tensor(rows)[places].unbind(1)
+    places = torch.frombuffer(bytearray(b"".join(map(_places, symbols))), dtype=torch.uint8)
+    inputs, legal = places.float().view(-1, 2, len(SYMBOLS)).unbind(1)
     return inputs, legal
+
+
+@cache
+def _places(symbol: Symbol) -> bytes:
+    """One for the symbol and for each that may follow it, zero for the others: 14 bytes."""
+    return bytes(one in part for part in symbol for one in SYMBOLS)
 
 
 def predicted(outputs: Tensor, legal: Tensor) -> Tensor:
