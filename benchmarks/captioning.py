@@ -1,6 +1,7 @@
 """Score captioners on Flickr8k's test photos, over seeds and beam widths, and time one photo.
 
     python benchmarks/captioning.py DATA MODEL... [--beams 1 3 5 20] [--threads 2]
+    python benchmarks/captioning.py DATA --threads 2            # all that ship, side by side: their time alone
 
 DATA is a folder with `captions.jsonl.gz` and `images/`. Models that differ by the seed alone are averaged. Prints each
 model's scores, their mean, and the median latency of the first model; benchmarks/captioning.md has the published
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 
 from carousel import Captioner, Decoding, evaluate
+from carousel.captioning.schools import Schools
 from carousel.vision.photo import read_photo
 
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "cider_d", "chair_s", "chair_i", "novel")
@@ -35,7 +37,7 @@ def score(data: Path, models: list[Captioner], beam: int) -> None:
         print(f"{beam:5} {name:>6} " + " ".join(f"{value:8.2f}" for value in row), flush=True)
 
 
-def latency(model: Captioner, photos: list[Path], threads: int) -> None:
+def latency(model: Captioner | Schools, photos: list[Path], threads: int) -> None:
     """File to 5-best, one photo at a time, after ten to warm up: median and spread over the rest."""
     torch.set_num_threads(threads)
     times = []
@@ -51,18 +53,19 @@ def latency(model: Captioner, photos: list[Path], threads: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("models", type=Path, nargs="*")
     parser.add_argument("--beams", type=int, nargs="*", default=[1, 3, 5, 20])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     models = [Captioner.load(path) for path in arguments.models]
-    print(" beam   seed " + " ".join(f"{name:>8}" for name in (*SCORES, "distinct", "words")))
-    for beam in arguments.beams:
-        score(arguments.data, models, beam)
+    if models:
+        print(" beam   seed " + " ".join(f"{name:>8}" for name in (*SCORES, "distinct", "words")))
+        for beam in arguments.beams:
+            score(arguments.data, models, beam)
     photos = sorted((arguments.data / "images").iterdir())[:210]
     for threads in (1, arguments.threads):
-        latency(models[0], photos, threads)
+        latency(models[0] if models else Schools.load(), photos, threads)
 
 
 if __name__ == "__main__":

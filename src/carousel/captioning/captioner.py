@@ -17,7 +17,7 @@ from carousel.captioning.config import CaptioningConfig, DecoderName
 from carousel.captioning.decoder import Decoder, teacher_forced
 from carousel.captioning.judge import Judge, Verdict
 from carousel.captioning.nic import NIC
-from carousel.captioning.photo_encoder import FoldedEncoder, PhotoEncoder, Seen, pooled, rows
+from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
 from carousel.errors import ConfigError
@@ -46,10 +46,15 @@ class FromPhotos:
     def _fast_encoder(self) -> FoldedEncoder:
         return self.encoder.folded()
 
+    def look(self, photos: Tensor) -> Looked:
+        """What the encoder sees in 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
+        with torch.inference_mode():
+            seen: Looked = self._fast_encoder(photos)
+            return seen
+
     def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """Captions, best first, of 8-bit RGB photos (N, 3, 224, 224) as `read_photo` gives them."""
-        with torch.inference_mode():
-            return self.describe(self._fast_encoder(photos), decoding)
+        return self.describe(self.look(photos), decoding)
 
     def describe(self, seen: Seen, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """Captions, best first, of what was seen in photos."""
@@ -113,7 +118,7 @@ class Captioner(FromPhotos):
         encoded = [self.vocabulary.encode(words) for words in spoken]
         words, lengths, _ = teacher_forced(encoded, max(map(len, encoded)))
         with torch.inference_mode():
-            seen = self._fast_encoder(photos)
+            seen = self.look(photos)
             found = [member.eval().read(seen, words, lengths).weights for member in self.members]
         mean = torch.stack([weights for weights in found if weights is not None]).mean(0)
         maps = []

@@ -78,7 +78,7 @@ class Pipeline(FromPhotos):
         """Where the likeliest of the concepts that reach their thresholds were seen, whatever the captions say."""
         found = []
         with torch.inference_mode():
-            seen = self._fast_encoder(photos)
+            seen = self.look(photos)
             every_place = self._fast_encoder.every_place(seen) if self.config.pooling == "pooled" else None
             for k, there in enumerate(self.concepts(seen).there):
                 detected = [word for word, i in self._content.items() if there[i] >= self.thresholds[i]]

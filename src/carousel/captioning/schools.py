@@ -9,6 +9,7 @@ from torch import Tensor
 
 from carousel.captioning.captioner import SHIPPED, Captioner
 from carousel.captioning.captions import Attention, Caption, Decoding, Maps
+from carousel.captioning.photo_encoder import ALL_FROZEN
 from carousel.captioning.pipeline import TASK, Pipeline
 from carousel.errors import ConfigError
 from carousel.training.model_file import model_task
@@ -62,8 +63,13 @@ class Schools:
     def caption(self, photos: Tensor, decoding: Decoding = Decoding()) -> list[list[Caption]]:  # noqa: B008
         """As `Captioner.caption`, `decoding.n` captions of each."""
         found: list[list[Caption]] = [[] for _ in photos]
+        plain = None  # what encoders see that were never tuned, which are the same
         for name, captioner in self.captioners.items():
-            for captions, more in zip(found, captioner.caption(photos, decoding), strict=True):
+            if captioner.encoder.finetune_from < ALL_FROZEN:
+                seen = captioner.look(photos)
+            else:
+                seen = plain = captioner.look(photos) if plain is None else plain
+            for captions, more in zip(found, captioner.describe(seen, decoding), strict=True):
                 captions += [caption._replace(school=name) for caption in more]
         return found
 
