@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from carousel.reading_list.experiment import Condition, Experiment, Outcome, learn, network
 from carousel.training.seeding import generator
 
-PAPER = "Gers and Schmidhuber 2000, IJCNN; Gers, Schraudolph and Schmidhuber 2002, JMLR 3, 115-143"
+PAPER = "Gers and Schmidhuber 2000, IJCNN; Gers et al. 2002, JMLR 3, 115-143"
 BATCH, TRAINED, ASKED = 16, 10, 1000
 
 
