@@ -299,7 +299,7 @@ EXPERIMENTS = [
             "output within 0.25 of what is right, at every step. As in the paper, the output is not squashed, the "
             "readout sees the input, and the memory joins once the error without it is as low as it gets; 2 cells "
             "with forget gates. Adam on both sequences at once; the paper trained on one after the other. The paper "
-            "has no p = 1000 here; for it the layer's first weights are a tenth as large and its input gates shut further."
+            "has no p = 1000 here; for it the first weights are a tenth as large and the input gates shut further."
         ),
         score="greatest error",
         conditions=[
