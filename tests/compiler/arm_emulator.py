@@ -26,39 +26,31 @@ from carousel.nn import unroll
 
 NEON = objects.Processor("generic", "+neon", Target(lanes=4, registers=24), has_bfloat16=False)
 CHUNK, STACK, ROOM = 1 << 16, 1 << 20, 1 << 22
-COPIES = """
-define void @memset(ptr %to, i32 %value, i64 %size) {
-  %byte = trunc i32 %value to i8
+COPY = """
+define void @{head} {{
+  {before}
   br label %test
 test:
   %i = phi i64 [ 0, %0 ], [ %next, %body ]
   %more = icmp ult i64 %i, %size
   br i1 %more, label %body, label %end
 body:
+  {byte}
   %place = getelementptr i8, ptr %to, i64 %i
   store volatile i8 %byte, ptr %place
   %next = add i64 %i, 1
   br label %test
 end:
   ret void
-}
-define void @memcpy(ptr %to, ptr %from, i64 %size) {
-  br label %test
-test:
-  %i = phi i64 [ 0, %0 ], [ %next, %body ]
-  %more = icmp ult i64 %i, %size
-  br i1 %more, label %body, label %end
-body:
-  %source = getelementptr i8, ptr %from, i64 %i
-  %byte = load volatile i8, ptr %source
-  %place = getelementptr i8, ptr %to, i64 %i
-  store volatile i8 %byte, ptr %place
-  %next = add i64 %i, 1
-  br label %test
-end:
-  ret void
-}
+}}
 """
+COPIES = COPY.format(
+    head="memset(ptr %to, i32 %value, i64 %size)", before="%byte = trunc i32 %value to i8", byte=""
+) + COPY.format(
+    head="memcpy(ptr %to, ptr %from, i64 %size)",
+    before="",
+    byte="%source = getelementptr i8, ptr %from, i64 %i\n  %byte = load volatile i8, ptr %source",
+)
 
 
 class Part(NamedTuple):

@@ -109,12 +109,20 @@ class Pipeline(FromPhotos):
                 found.append(judged(captions, verdicts[: decoding.n], decoding.hedge))
         return found
 
-    def choices(self, seen: Looked, beam: int | None = None) -> tuple[list[list[Candidate]], list[Floats]]:
-        """The candidates of each photo, likeliest first, and their `FEATURES` (n, 10)."""
+    def choices(
+        self, seen: Looked, beam: int | None = None, batch: int = 64
+    ) -> tuple[list[list[Candidate]], list[Floats]]:
+        """The candidates of each photo, likeliest first, and their `FEATURES` (n, 10); so many photos at a time."""
+        lists: list[list[Candidate]] = []
+        rows: list[Floats] = []
         with torch.inference_mode():
-            there = self.concepts(seen).there
-            lists = self.candidates(there, beam)
-            return lists, [self.rows(some, seen.pooled[k], there[k]) for k, some in enumerate(lists)]
+            for i in range(0, len(seen.pooled), batch):
+                some = Looked(*(field[i : i + batch].float() for field in seen))
+                there = self.concepts(some).there
+                found = self.candidates(there, beam)
+                rows += [self.rows(each, some.pooled[k], there[k]) for k, each in enumerate(found)]
+                lists += found
+        return lists, rows
 
     def candidates(self, there: Tensor, beam: int | None = None, batch: int = 16) -> list[list[Candidate]]:
         """What the language model would say, likeliest first, of photos with the log-chances (N, C)."""
