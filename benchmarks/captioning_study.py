@@ -5,7 +5,8 @@
 DATA is a folder with `captions.jsonl.gz` and `images/`. Each training has a run folder in OUT, `VARIANT-SEED`, where
 what is measured of it is kept beside the model: stopped at any moment, the same command goes on, and with more seeds or
 variants it grows. `--parts page` writes the page and its picture from what is there. Training takes about 20 minutes of
-a core for each variant and seed, retrieval by likelihood among 1,000 photos hours (`--retrieval-photos`).
+a core for each variant and seed, retrieval by likelihood among 1,000 photos and a caption of each about 10, with all
+five captions about 40 (where bfloat16 is not fast, twice as long).
 """
 
 from __future__ import annotations
@@ -19,26 +20,26 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import captioning_tables as tables
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from carousel import Decoding
 from carousel.captioning import Captioner, PhotoEncoder, pooled, rows
-from carousel.captioning.decoder import teacher_forced
+from carousel.captioning.photo_encoder import Seen
 from carousel.captioning.pictures import load_pictures
 from carousel.captioning.similarity import Captioned, cosines, retrieved
 from carousel.data.captions import read_captions
-from carousel.data.vocabulary import START
+from carousel.data.vocabulary import START, STOP
+from carousel.decoding import select_rows
 from carousel.errors import ConfigError
 from carousel.metrics import caption_statistics, distinct_captions, vocabulary_used
 from carousel.tasks.captioning import evaluate
 from carousel.tasks.task import TASKS, task_named
 from carousel.tasks.verbs import load, train
-from carousel.training import RunFolder, write_atomically
+from carousel.training import RunFolder, autocast, write_atomically
 from carousel.training.progress import LiveProgress
 from carousel.training.settings import read_settings
 from carousel.vision.photo import read_photo
@@ -82,7 +83,7 @@ VARIANTS = (
         after="adaptive",
     ),
     Variant("pre-critical", "`pre` goes on with its own sentences", {**CRITICAL, "object_penalty": 0.5}, after="pre"),
-    Variant("compose", "concepts, candidates, ranking", PARTS_OF_IT, task="compose"),
+    Variant("compose", "concepts, candidates, ranking, as trained", PARTS_OF_IT, task="compose"),
     Variant("similarity", "the similarity model, for retrieval alone", task="similarity"),
 )
 
@@ -99,6 +100,7 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of all encoder-decoders, in place of the defaults
     timed: int = 50
     retrieval_photos: int = 1000
+    retrieval_captions: int = 1  # of each photo
 
     @property
     def source(self) -> tuple[Path, Path]:
@@ -192,7 +194,7 @@ def time_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> N
 
 
 def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
-    """Retrieval both ways among the first test photos and all their captions."""
+    """Retrieval both ways among the first test photos and the first captions of each."""
     if variant.task == "compose":
         return  # it has no probability of a sentence that it did not make
 
@@ -202,41 +204,71 @@ def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) 
         photos = read_captions(captions, photos=images).part("test")[: study.retrieval_photos]
         grid = isinstance(model, Captioner) and model.config.decoder != "nic"
         seen = load_pictures(photos, images, PhotoEncoder(), mirror=False, live=live, grid=grid)
-        found = Captioned(pooled(seen.lower), seen.captions)
+        found = Captioned(pooled(seen.lower), [captions[: study.retrieval_captions] for captions in seen.captions])
         owner = torch.tensor([photo for photo, _ in found.pairs])
         if isinstance(model, Captioner):
-            logp = log_likelihoods(model, seen.lower, [words for _, words in found.pairs])
+            with autocast("auto"):  # sums of logarithms move by some hundredths
+                logp = log_likelihoods(model, seen.lower, [words for _, words in found.pairs])
             prior = torch.logsumexp(logp, 0) - np.log(len(logp))  # of the sentence, were the photo any of these
             scores = {"log p(S given I)": logp, "log p(S given I) - log p(S)": logp - prior}
         else:
             scores = {"cosine": cosines(model.network, found)}
         ranks = {way: retrieved(score, owner).as_scores() for way, score in scores.items()}
-        return {"photos": len(photos), "scores": ranks}
+        return {"photos": len(photos), "captions": len(found.pairs), "scores": ranks}
 
-    kept(study.run(variant, seed).path / f"retrieval-{study.retrieval_photos}.json", measure)
+    kept(study.run(variant, seed).path / f"retrieval-{study.retrieval_photos}x{study.retrieval_captions}.json", measure)
 
 
-def log_likelihoods(
-    model: Captioner, kept_of: Any, captions: Sequence[Sequence[str]], batch: int = 500
-) -> torch.Tensor:
-    """log p(S | I) of every sentence, to its stop, for every photo: (photos, captions); base e."""
+class Level(NamedTuple):
+    """The beginnings of one length that sentences have, each once: a level of the tree of their words."""
+
+    parents: torch.Tensor  # (N,) the beginning a word shorter, in the level above
+    words: torch.Tensor  # (N,) its last word
+    ended: torch.Tensor  # (M,) the sentences that are one of these beginnings
+    at: torch.Tensor  # (M,) which of them
+
+
+def levels(sentences: Sequence[Sequence[int]]) -> list[Level]:
+    """From <start> alone to the longest sentence.
+
+    >>> [len(level.words) for level in levels([[7, 8, 9], [7, 8], [7, 5]])]
+    [1, 1, 2, 1]
+    """
+    above: dict[tuple[int, ...], int] = {(): 0}
+    found = []
+    for length in range(max(map(len, sentences)) + 1):
+        different = dict.fromkeys(tuple(s[:length]) for s in sentences if len(s) >= length)
+        here = {beginning: place for place, beginning in enumerate(different)}
+        ended = [i for i, s in enumerate(sentences) if len(s) == length]
+        columns = (
+            [above[beginning[:-1]] for beginning in here],
+            [beginning[-1] if beginning else START for beginning in here],
+            ended,
+            [here[tuple(sentences[i])] for i in ended],
+        )
+        found.append(Level(*(torch.tensor(column, dtype=torch.long) for column in columns)))
+        above = here
+    return found
+
+
+def log_likelihoods(model: Captioner, seen: Seen, captions: Sequence[Sequence[str]]) -> torch.Tensor:
+    """log p(S | I) of every sentence, to its stop, for every photo: (photos, captions); base e.
+
+    What sentences begin with in common is read once for each photo.
+    """
     [decoder] = model.members
-    encoded = [model.vocabulary.encode(words) for words in captions]
-    parts = []
+    tree = levels([model.vocabulary.encode(words) for words in captions])
+    scores = torch.empty(len(pooled(seen)), len(captions))
     with torch.inference_mode():
-        for i in range(0, len(encoded), batch):
-            some = encoded[i : i + batch]
-            longest = max(map(len, some))  # nothing is cut: a sentence without its end would be likelier
-            words, lengths, targets = teacher_forced(some, longest, model.config.predict_start)
-            scored = targets != START
-            of_caption = torch.arange(len(some)).repeat_interleave(lengths)
-            counts, photos = torch.tensor([len(some)]), []
-            for photo in range(len(pooled(kept_of))):
-                logits = decoder(rows(kept_of, [photo]), words, lengths, counts)
-                logp = -F.cross_entropy(logits[scored], targets[scored], reduction="none")
-                photos.append(torch.zeros(len(some)).index_add(0, of_caption, logp))
-            parts.append(torch.stack(photos))
-    return torch.cat(parts, 1).clone()
+        for photo in range(len(scores)):
+            step, state = decoder.begin(rows(seen, [photo]))
+            total, logp = torch.zeros(1), torch.zeros(1, START + 1)  # <start> is certain
+            for level in tree:
+                total = total[level.parents] + logp[level.parents, level.words]
+                logits, state = step(level.words, select_rows(state, level.parents))
+                logp = logits.log_softmax(1)
+                scores[photo, level.ended] = (total + logp[:, STOP])[level.at]
+    return scores
 
 
 def kept(file: Path, make: Callable[[], dict[str, Any]]) -> None:
@@ -302,7 +334,9 @@ def write_page(study: Study, page: Path = PAGE) -> None:
         "quality": tables.quality(main, took, speed),
         "against": tables.against(main),
         "beams": tables.beams(by_beam),
-        "retrieval": tables.retrieval(measured(study, f"retrieval-{study.retrieval_photos}.json")),
+        "retrieval": tables.retrieval(
+            [measured(study, f"retrieval-{study.retrieval_photos}x{captions}.json") for captions in (1, 5)]
+        ),
         "standing": tables.standing(trained, {v.name: v.about for v in study.variants}, study.seeds),
     }
     write_atomically(page, tables.filled(page.read_text(encoding="utf-8"), made).encode())
@@ -324,11 +358,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--beams", type=int, nargs="*", default=[1, 3, 5, 20], help="beside each model's own")
     parser.add_argument("--retrieval-photos", type=int, default=1000, help="time grows with the square; 1000")
+    parser.add_argument("--retrieval-captions", type=int, default=1, help="of each photo; 1")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--page", type=Path, default=PAGE)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    study = Study(given.data, given.out, given.seeds, beams=given.beams, retrieval_photos=given.retrieval_photos)
+    ranked = {"retrieval_photos": given.retrieval_photos, "retrieval_captions": given.retrieval_captions}
+    study = Study(given.data, given.out, given.seeds, beams=given.beams, **ranked)
     with LiveProgress() as live:
         for seed in study.seeds:
             for variant in VARIANTS:

@@ -169,22 +169,19 @@ def against(found: Mapping[str, Seeds]) -> list[str]:
     return table(title, rows) if rows else [f"No variant has a seed in common with `{REFERENCE}` yet."]
 
 
-def retrieval(found: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[str]:
-    """R@1, R@10 in percent and median rank, the mean over seeds, of what `found` has by variant and seed."""
+def retrieval(measured: Iterable[Mapping[str, Mapping[int, Mapping[str, Any]]]]) -> list[str]:
+    """R@1, R@10 in percent and median rank, the mean over seeds, of what was measured by variant and seed."""
+    keys = [f"{side}_{key}" for side in ("annotation", "search") for key in ("recall_1", "recall_10", "median_rank")]
     rows = []
-    for name, seeds in found.items():
-        for way in next(iter(seeds.values()))["scores"]:
-            scores = [one["scores"][way] for one in seeds.values()]
-            keys = [
-                f"{side}_{key}" for side in ("annotation", "search") for key in ("recall_1", "recall_10", "median_rank")
-            ]
-            photos = ", ".join(str(size) for size in sorted({one["photos"] for one in seeds.values()}))
-            rows.append(
-                [f"`{name}`", way, photos, len(seeds), *(f"{mean(s[key] for s in scores):.1f}" for key in keys)]
-            )
+    for found in measured:
+        for name, seeds in found.items():
+            first = next(iter(seeds.values()))
+            for way in first["scores"]:
+                values = (f"{mean(one['scores'][way][key] for one in seeds.values()):.1f}" for key in keys)
+                rows.append([f"`{name}`", way, first["photos"], first["captions"], len(seeds), *values])
     title = (
-        "variant | scored by | photos | seeds | a photo's captions: R@1 | R@10 | median | a caption's photo: R@1 | "
-        "R@10 | median"
+        "variant | scored by | photos | captions | seeds | a photo's captions: R@1 | R@10 | median | "
+        "a caption's photo: R@1 | R@10 | median"
     )
     return table(title, rows) if rows else ["Not measured yet."]
 

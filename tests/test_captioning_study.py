@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from coloured_photos import CONFIG, Data
+from torch.nn import functional as F
 
-from carousel.data.vocabulary import START, STOP
+from carousel.captioning import teacher_forced
+from carousel.data.vocabulary import START
 from carousel.errors import ConfigError, DataError
 from carousel.metrics import CiderD, Difference, bleu, caption_statistics
 from carousel.training.progress import LiveProgress
@@ -141,10 +143,12 @@ def test_tables_name_each_variant_once(tables: Any) -> None:
 def test_retrieval_is_the_mean_over_seeds(tables: Any) -> None:
     names = [f"{side}_{key}" for side in ("annotation", "search") for key in ("recall_1", "recall_10", "median_rank")]
     runs = {
-        seed: {"photos": 9, "scores": {"cosine": dict.fromkeys(names, value)}} for seed, value in ((0, 10.0), (1, 20.0))
+        seed: {"photos": 9, "captions": 45, "scores": {"cosine": dict.fromkeys(names, value)}}
+        for seed, value in ((0, 10.0), (1, 20.0))
     }
-    assert tables.retrieval({"similarity": runs})[2].startswith("| `similarity` | cosine | 9 | 2 | 15.0 | 15.0 |")
-    assert tables.retrieval({}) == ["Not measured yet."]
+    rows = tables.retrieval([{}, {"similarity": runs}])
+    assert rows[2].startswith("| `similarity` | cosine | 9 | 45 | 2 | 15.0 | 15.0 |")
+    assert tables.retrieval([{}]) == ["Not measured yet."]
 
 
 def test_the_words_around_the_tables_stay(tables: Any) -> None:
@@ -188,7 +192,7 @@ def test_what_is_done_is_not_done_again(study: Any, small: Any, monkeypatch: pyt
     assert "CIDEr-D of `par` minus `pre`, seed 0:" in text and "| `par` | 3 | 1 |" in text
     assert page.with_suffix(".png").stat().st_size > 1000
     at = {file: file.stat().st_mtime_ns for file in small.out.rglob("*") if file.suffix in (".json", ".safetensors")}
-    assert {file.name for file in at} >= {"beam-1.json", "beam-3.json", "speed.json", "retrieval-4.json"}
+    assert {file.name for file in at} >= {"beam-1.json", "beam-3.json", "speed.json", "retrieval-4x1.json"}
     for name in ("train", "evaluate", "load", "log_likelihoods"):
         monkeypatch.setattr(study, name, None)
     run(study, small)
@@ -220,18 +224,30 @@ def _wanted(study: Any, small: Any) -> dict[str, Any]:
     return CaptioningConfig(**{**small.settings, "image_at": "par", "seed": 0}).model_dump()
 
 
-def test_likelihoods_are_those_of_the_words_one_by_one(study: Any, small: Any) -> None:
+def test_likelihoods_are_those_of_sentences_read_one_by_one(study: Any, small: Any) -> None:
     run(study, small)
-    spoken = [["a", "red", "picture"], ["a", "blue", "picture", "a", "green", "picture", "picture", "picture"], ["red"]]
+    spoken = ["a red picture", "a blue picture a green picture picture picture", "a", "red", "a red", "a red picture"]
+    sentences = [text.split() for text in spoken]
     for variant in small.variants:
         model = study.load(small.run(variant, 0).model)
+        [decoder] = model.members
         seen = torch.randn(2, model.encoder.features, generator=torch.Generator().manual_seed(0))
-        found = study.log_likelihoods(model, seen, spoken, batch=2)
-        for k, words in enumerate(spoken):
-            with torch.inference_mode():
-                step, state = model.members[0].begin(seen)
-                total, last = torch.zeros(2), START
-                for word in [*model.vocabulary.encode(words), STOP]:
-                    logits, state = step(torch.full((2,), last), state)
-                    total, last = total + logits.log_softmax(1)[:, word], word
-            torch.testing.assert_close(found[:, k], total, atol=1e-4, rtol=1e-4)
+        found = study.log_likelihoods(model, seen, sentences)
+        for k, words in enumerate(sentences):
+            inputs, lengths, targets = teacher_forced([model.vocabulary.encode(words)], 18, model.config.predict_start)
+            for photo in range(2):
+                with torch.inference_mode():
+                    logits = decoder(seen[photo : photo + 1], inputs, lengths)
+                logp = -F.cross_entropy(logits, targets, reduction="none")[targets != START].sum()
+                torch.testing.assert_close(found[photo, k], logp, atol=1e-4, rtol=1e-4)
+
+
+def test_what_sentences_begin_with_in_common_is_there_once(study: Any) -> None:
+    tree = study.levels([[7, 8, 9], [7, 8], [5], [7, 8]])
+    assert [level.words.tolist() for level in tree] == [[START], [7, 5], [8], [9]]
+    assert [level.parents.tolist() for level in tree] == [[0], [0, 0], [0], [0]]
+    assert [(level.ended.tolist(), level.at.tolist()) for level in tree[1:]] == [
+        ([2], [1]),
+        ([1, 3], [0, 0]),
+        ([0], [0]),
+    ]

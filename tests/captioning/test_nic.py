@@ -159,6 +159,21 @@ def test_gradients_are_the_derivatives(image_at: str) -> None:
     assert torch.autograd.gradcheck(loss, inputs)
 
 
+@every_place
+def test_ragged_batches_of_any_shape_train_alike_by_either_engine(image_at: str) -> None:
+    """One after the other: what was compiled for the first batch serves them all."""
+    model = nic(image_at).float()
+    for captions in (CAPTIONS, [[8, 8, 4, 5, 6, 7], [4], [5, 5]], [[4, 5, 6], []], [[7]]):
+        words, lengths, targets = teacher_forced(captions, 18)
+        found = []
+        for engine in ("compiled", "eager"):
+            model.decoder.engine = engine
+            loss = F.cross_entropy(model(photos(len(captions)).float(), words, lengths), targets)
+            found.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
+        for got, want in zip(*found, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_tied_weights_are_one(tied: bool) -> None:
     model = nic(tied=tied)
