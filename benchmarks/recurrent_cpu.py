@@ -16,7 +16,7 @@ a backward pass, from a random gradient of the outputs to the gradients of the i
     5  ragged LSTM, T = 500, H = 64, B = 32, lengths uniform from T/10 to T: with packed nn.LSTM (packing and unpacking
        included), and with our padded batch times the share of real steps
     6  one streaming LSTM step from Python, B = 1, H = 128, no gradient, with nn.LSTMCell
-    7  LSTM at two threads with one, B >= 32                            (--threads 2 alone)
+    7  LSTM at two threads with one, B >= 32, --threads 2 alone; the process keeps freed memory, as training does
     8  the first training call of an LSTM over a steady one, compiled and read from the disk, in fresh processes
     9  LSTM with products of bfloat16 numbers with itself in float32, B >= 8, where the processor has them
 
@@ -50,6 +50,7 @@ from rich.progress import track
 from rivals import CELLS, MODES, Shape
 
 from carousel.compiler import objects
+from carousel.training import keep_freed_memory
 
 ROWS = range(1, 10)
 SIZES, BATCHES = (32, 64, 128, 256, 512), (1, 8, 32, 128)
@@ -225,6 +226,7 @@ def row_6(arguments: argparse.Namespace) -> Iterator[Figure]:
 def row_7(arguments: argparse.Namespace) -> Iterator[Figure]:
     if arguments.threads == 1:
         return
+    keep_freed_memory()
     for mode in MODES:
         found = {}
         for shape in (Shape(H, B) for H in arguments.sizes for B in arguments.batches if B >= 32):

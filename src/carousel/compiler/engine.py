@@ -143,11 +143,9 @@ def _wants_bfloat16() -> bool:
     That is by `torch.backends.mkldnn.rnn.fp32_precision = "bf16"`, or, where that says nothing, by
     `torch.set_float32_matmul_precision("medium")`.
     """
-    backend: Any = torch.backends.mkldnn
-    precision = backend.rnn.fp32_precision
-    if precision == "none":
-        precision = backend.matmul.fp32_precision
-    return bool(precision == "bf16")
+    precision = torch._C._get_fp32_precision_getter  # what the two properties of `torch.backends.mkldnn` read
+    found = precision("mkldnn", "rnn")
+    return bool((precision("mkldnn", "matmul") if found == "none" else found) == "bf16")
 
 
 def _to_caller() -> int:

@@ -39,8 +39,8 @@ class OpenMP(NamedTuple):
 
 
 WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
-LONG = 0.01  # seconds: of work that takes longer, every call counts
-LEAST, FIRST = 2, 4  # calls of long work: before it is done together, and in turn until it is tried together again
+LONG = 0.002  # seconds: of work that takes longer, every call counts
+LEAST, FIRST = 2, 4  # calls: of long work before it is done together, and in turn until together is tried again
 
 
 @dataclass
@@ -72,14 +72,18 @@ class Trial:
         self.calls += 1
         if self.calls >= self.again(seconds):
             slower = self.best[True] > self.best[False]
-            self.patience = min(2 * self.patience, AGAIN // 10) if slower else FIRST
+            self.patience = min(2 * self.patience, self.rest(seconds)) if slower else FIRST
             self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
 
     def again(self, seconds: float) -> int:
-        """After how many calls all is asked anew: of long work soon if all threads seemed the slower way."""
-        if seconds < LONG or not self.settled:
-            return AGAIN
-        return AGAIN // 10 if self.best[True] <= self.best[False] else TRIED + self.patience
+        """After how many calls all is asked anew: soon if all threads seemed the slower way."""
+        slower = self.settled and self.best[True] > self.best[False]
+        return WARM + TRIED + self.patience if slower else self.rest(seconds)
+
+    @staticmethod
+    def rest(seconds: float) -> int:
+        """How many calls an answer holds at the most."""
+        return AGAIN // 10 if seconds > LONG else AGAIN
 
 
 TRIALS: dict[Any, Trial] = {}

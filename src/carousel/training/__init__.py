@@ -6,6 +6,7 @@ from .bptt import BPTT
 from .clipping import CLIPPINGS, ClippedSteps, clipping_named
 from .config import TrainingConfig
 from .loop import Loss, Plan, Progress, Trainable, Watcher, fit
+from .memory import keep_freed_memory
 from .model_file import model_task, read_model_file, write_atomically, write_model_file
 from .optimisers import OPTIMISERS, optimiser_named
 from .pieces import Columns, Piece, Streams
@@ -43,6 +44,7 @@ __all__ = [
     "epoch_order",
     "fit",
     "generator",
+    "keep_freed_memory",
     "model_task",
     "omega",
     "optimiser_named",
