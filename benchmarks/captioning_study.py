@@ -63,6 +63,7 @@ class Variant:
 LOOKS, CRITICAL = {"decoder": "adaptive"}, {"loss": "self-critical", "learning_rate": 1e-4, "epochs": 2}
 PARTS_OF_IT = {"pooling": "pooled", "folds": 2, "precision": 0.08, "beam": 30, "candidates": 30}
 PARTS_OF_IT |= {"detector_epochs": 3, "language_epochs": 3, "similarity_epochs": 4}
+SMALL = {"trigram_size": 128, "maps": 300, "size": 300}
 VARIANTS = (
     Variant("pre", "the photo is read once, before the words (Show and Tell)"),
     Variant("par", "the photo at every time step, beside the word", {"image_at": "par"}),
@@ -84,7 +85,7 @@ VARIANTS = (
     ),
     Variant("pre-critical", "`pre` goes on with its own sentences", {**CRITICAL, "object_penalty": 0.5}, after="pre"),
     Variant("compose", "concepts, candidates, ranking, as trained", PARTS_OF_IT, task="compose"),
-    Variant("similarity", "the similarity model, for retrieval alone", task="similarity"),
+    Variant("similarity", "the similarity model, for retrieval alone", SMALL, task="similarity"),
 )
 
 

@@ -224,7 +224,7 @@ def draw(found: Mapping[str, Seeds], file: Path) -> None:
         axes.plot(each, [row + 0.22] * len(each), ".", color="C1")
     axes.set_yticks(range(len(found)), [f"{name} ({len(seeds)})" for name, seeds in found.items()])
     axes.set_ylim(len(found) - 0.5, -0.5)
-    axes.set_xlabel("CIDEr-D: mean over seeds (how many) with its 95% interval over photos; dots: seeds")
+    axes.set_xlabel("CIDEr-D: mean over seeds (how many), its 95% interval over photos\ndots: each seed")
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(file, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
