@@ -90,3 +90,14 @@ def test_mirrored_photos_are_half_and_of_their_own_photo(data: Data) -> None:
     assert all([abs(value) for value in row] == [3, 1, 7] for row in flipped)
     assert abs(sum(value < 0 for row in flipped for value in row) / 600 - 0.5) < 0.08
     assert torch.equal(lower[:, 0], torch.arange(8.0))  # the kept ones are not overwritten
+
+
+def test_an_encoder_is_tuned_by_what_a_decoder_looks_at(data: Data) -> None:
+    """With the photo as a whole blanked out, gradients reach the blocks through the places that are attended to."""
+    task = data.task(decoder="adaptive", finetune_from=11, attention_size=8, dropout=0.0)
+    torch.nn.init.zeros_(task.decoder.get_parameter("image.weight"))
+    task.loss(0, 0).mean.backward()
+    trained = {name: p for name, p in task.encoder.network.named_parameters() if p.requires_grad}
+    reached = {name.rpartition(".")[0] for name, p in trained.items() if p.grad is not None and p.grad.any()}
+    assert "blocks.11.expand.convolution" in reached and "blocks.15.project.convolution" in reached
+    assert not any(name.startswith("head") for name in reached)  # its output is seen of the whole photo alone

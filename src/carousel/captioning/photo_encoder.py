@@ -116,7 +116,7 @@ class PhotoEncoder(nn.Module):
         """What is seen, from what `lower` gave, or from what was kept of it."""
         if isinstance(lower, Looked) or self.finetune_from == ALL_FROZEN:
             return lower
-        return _looked(self.network, lower, self.finetune_from)
+        return _looked(self.network, lower.contiguous(memory_format=torch.channels_last), self.finetune_from)
 
     def forward(self, photos: Tensor) -> Seen:
         return self.upper(self.lower(photos))
