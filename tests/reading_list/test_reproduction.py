@@ -3,6 +3,7 @@
 import math
 import struct
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_every_experiment_says_what_it_is() -> None:
         ("order-sigmoid", "MSGD, T = 50"),
         ("order-basic-tanh", "MSGD-CR, T = 50"),
         ("order-smart-tanh", "MSGD-C, T = 50"),
-        ("order-any-length", "MSGD-CR"),
+        ("order-any-length", "basic tanh, MSGD-CR"),
         ("irnn-adding", "IRNN, T = 150"),
         ("dilated-copy", "tanh, dilated"),
         ("selective-copying", "2 layers"),
@@ -155,6 +156,52 @@ def test_training_stops_when_a_gradient_is_not_finite() -> None:
     outcome = learn(model, loss, test, batch=4, limit=100, every=4, learning_rate=0.1)
     assert (outcome.solved, outcome.sequences) == (False, 20)
     assert torch.equal(*weights) and bool(weights[0].isfinite().all())
+
+
+def test_the_rate_falls_along_a_line_and_as_it_is_told() -> None:
+    model, seen = torch.nn.Linear(1, 1, bias=False), [0.0]
+    with torch.no_grad():
+        model.weight.zero_()
+
+    def test() -> tuple[bool, float]:
+        seen.append(model.weight.item())
+        return False, 0.0
+
+    learn(
+        model,
+        lambda step: -model.weight.sum(),
+        test,
+        batch=1,
+        limit=3,
+        every=1,
+        learning_rate=0.6,
+        decay=True,
+        slower=lambda: 0.5 ** len(seen),
+        optimiser=torch.optim.SGD,
+    )
+    assert [after - before for before, after in pairwise(seen)] == pytest.approx([0.3, 0.1, 0.025])
+
+
+def test_success_is_counted_length_by_length() -> None:
+    one, other = (
+        Outcome(False, 1, 1.0, 0.0, [], [(float(length), wrong) for length in pascanu_2013.FARTHER])
+        for wrong in (0.009, 0.01)
+    )
+    other.drawn[0] = (50.0, 0.0)
+    *_, row = pascanu_2013.by_length({"plain": {0: one, 1: other}}).splitlines()
+    assert row.split(" | ")[:3] == ["| plain", "2 of 2", "1 of 2"] and row.count("1 of 2") == 9
+
+
+def test_lengths_grow_while_few_are_wrong_of_late_and_keep_their_ratio() -> None:
+    lengths, drawn = pascanu_2013.Growing(), torch.Generator().manual_seed(0)
+    assert {lengths.draw(drawn) for _ in range(1000)} == set(range(10, 41))
+    for _ in range(100):
+        lengths.told(0.05)
+    assert lengths.longest == 40
+    for _ in range(2000):
+        lengths.told(0.0)
+    assert lengths.slower() == pytest.approx(0.16**3)
+    assert {lengths.draw(drawn) for _ in range(5000)} == set(range(62, 251))
 
 
 def test_a_penalty_joins_the_gradient_before_it_is_clipped() -> None:

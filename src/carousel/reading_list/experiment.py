@@ -60,6 +60,7 @@ class Experiment:
         sequences: what is counted: "sequences" or, of streams, "symbols".
         draw: the axes of the figure, (x, y), where that is of `Outcome.drawn` or of `Condition.point`; else it is the
             share of solved trials by sequences.
+        log_x: whether the figure's x is logarithmic.
         data: what is to be read, in words, where the path has to be given.
         digits: of the score, in the table.
         remarks: what else is to be said, given the outcomes by condition and seed; as Markdown.
@@ -72,6 +73,7 @@ class Experiment:
     conditions: Sequence[Condition]
     sequences: str = "sequences"
     draw: tuple[str, str] | None = None
+    log_x: bool = False
     data: str | None = None
     digits: int = 3
     remarks: Callable[[Mapping[str, Mapping[int, Outcome]]], str] = lambda outcomes: ""
@@ -139,6 +141,7 @@ def learn(
     learning_rate: float,
     clip: float = 1.0,
     decay: bool = False,
+    slower: Callable[[], float] = lambda: 1.0,
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     penalty: Callable[[], Tensor] | None = None,
 ) -> Outcome:
@@ -154,6 +157,7 @@ def learn(
         batch: sequences a step, by which they are counted.
         clip: the greatest norm of all gradients; `math.inf` for any.
         decay: let the learning rate fall to 0 along a line.
+        slower: what else multiplies it, asked before each step.
         penalty: what else to make smaller, of what the loss's backward pass left, as `omega` is.
     """
     keep_freed_memory()
@@ -164,8 +168,7 @@ def learn(
     began, curve, solved = clock(), [], False
     steps = max(1, limit // batch)
     for step in range(steps):
-        if decay:
-            descent.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
+        descent.param_groups[0]["lr"] = learning_rate * slower() * (1 - step / steps if decay else 1.0)
         descent.zero_grad()
         loss(step).backward()  # type: ignore[no-untyped-call]
         if penalty is not None:

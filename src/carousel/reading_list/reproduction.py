@@ -116,7 +116,8 @@ class Reproduction:
             elif found:
                 curves[condition.name] = [_solved(found)] if draw is None else [outcome.drawn for outcome in found]
         x, y = draw or (self.experiment.sequences, "share of trials solved")
-        return curves_png(curves, title=f"{self.experiment.name}: {self.experiment.paper}", x=x, y=y)
+        title = f"{self.experiment.name}: {self.experiment.paper}"
+        return curves_png(curves, title=title, x=x, y=y, log_x=self.experiment.log_x)
 
 
 def experiments_named(name: str) -> list[Experiment]:
