@@ -59,7 +59,7 @@ def curves_png(
         axes.set_xscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(title, fontsize=11)
+    figure.suptitle(title, fontsize=11)
     axes.grid(color="#d8d4cc", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if curves:
