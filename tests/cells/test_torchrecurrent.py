@@ -25,16 +25,14 @@ Carry = Callable[[Any, Any], None]
 
 def affine(maps: Sequence[Affine], theirs: Any) -> None:
     """Give our maps the rows of their blocks, in that order; they have two biases where we have one."""
-    H = maps[0].packed.hidden_size
-    for k, one in enumerate(maps):
-        rows = slice(k * H, (k + 1) * H)
-        one.W.copy_(theirs.weight_ih[rows])
-        if one.packed.recurrent_size:
-            one.U.copy_(theirs.weight_hh[rows])
-        b = theirs.bias_ih[rows].clone()
-        if len(theirs.bias_hh) >= rows.stop:
-            b += theirs.bias_hh[rows]
-        one.b.copy_(b)  # type: ignore[union-attr]
+    blocks = (theirs.weight_ih, theirs.weight_hh, theirs.bias_ih + theirs.bias_hh)
+    for one, W, U, b in zip(maps, *(block.chunk(len(maps)) for block in blocks), strict=True):
+        put(one, W, U, b)
+
+
+def put(one: Affine, W: Tensor, U: Tensor, b: Tensor) -> None:
+    for mine, its in zip((one.W, one.U, one.b), (W, U, b), strict=True):
+        mine.copy_(its)  # type: ignore[union-attr]
 
 
 def linear(ours: nn.Linear, weight: Tensor, *biases: Tensor) -> None:
@@ -61,11 +59,10 @@ def multiplicative(ours: Any, theirs: Any) -> None:
 
 
 def antisymmetric(ours: Any, theirs: Any) -> None:
-    affine([*ours.gate, ours.candidate], theirs)
-    if ours.gate:  # their gate has no recurrent bias, their candidate has the only one
-        z, a = theirs.bias_ih.chunk(2)
-        ours.gate[0].b.copy_(z)
-        ours.candidate.b.copy_(a + theirs.bias_hh)
+    of_gate = 4 * len(ours.gate)  # rows of theirs that come before the candidate's, and of ours after
+    ours.packed.weight_input.copy_(theirs.weight_ih.roll(-of_gate, 0))
+    ours.packed.bias.copy_(theirs.bias_ih.roll(-of_gate, 0))
+    ours.candidate.b.add_(theirs.bias_hh)
     ours.weight_hidden.copy_(theirs.weight_hh)
     ours.step_size, ours.diffusion = float(theirs.epsilon), float(theirs.gamma)
 
@@ -87,8 +84,7 @@ def mut1(ours: Any, theirs: Any) -> None:
     (Ur, Ua), (cr, ca) = theirs.weight_hh.chunk(2), theirs.bias_hh.chunk(2)
     bx.zero_()
     linear(ours.update, Wz, bz)
-    for mine, its in zip((ours.reset.W, ours.reset.U, ours.reset.b), (Wr, Ur, br + cr), strict=True):
-        mine.copy_(its)
+    put(ours.reset, Wr, Ur, br + cr)
     linear(ours.candidate, Ua, ca)
     linear(ours.input_map, Wx)
 
@@ -96,9 +92,8 @@ def mut1(ours: Any, theirs: Any) -> None:
 def mut2(ours: Any, theirs: Any) -> None:
     (Wz, Wr, Wa), b = theirs.weight_ih.chunk(3), (theirs.bias_ih + theirs.bias_hh).chunk(3)
     Uz, Ur, Ua = theirs.weight_hh.chunk(3)
-    for one, tensors in ((ours.update, (Wz, Uz, b[0])), (ours.candidate, (Wa, Ua, b[2]))):
-        for mine, its in zip((one.W, one.U, one.b), tensors, strict=True):
-            mine.copy_(its)
+    put(ours.update, Wz, Uz, b[0])
+    put(ours.candidate, Wa, Ua, b[2])
     linear(ours.reset, Ur, b[1])
     linear(ours.input_map, Wr)
 
