@@ -137,7 +137,8 @@ def _table(found: Evaluation, baselines: Mapping[str, Score], best: Mapping[str,
     rows: dict[str, Any] = {f"{score.name}, {found.about}": tuple(score.estimate) for score in found.scores}
     rows |= {f"{score.name}, {name}": tuple(score.estimate) for name, score in baselines.items()}
     of_training = ("epoch", "loss", "clipped", "seconds")
-    return rows | {f"validation {name}": value for name, value in best.items() if name not in of_training}
+    own = {name.removeprefix("validation_"): value for name, value in best.items() if name not in of_training}
+    return rows | {f"validation {name}": value for name, value in own.items()}
 
 
 def found_rate(learner: Learner, folder: RunFolder, live: LiveProgress, *, resume: bool) -> float:
