@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,11 @@ def test_what_matters_is_found_by_the_importance() -> None:
     found = importance(scores)
     assert found["learning_rate"] > 0.6
     assert all(abs(share) < 0.1 for name, share in found.items() if name != "learning_rate")
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3])
+def test_of_too_few_trials_no_importance_is_said(trials: int) -> None:
+    assert all(isnan(share) for share in importance({("V", seed): float(seed) for seed in range(trials)}).values())
 
 
 def test_the_best_of_each_variant_is_told() -> None:

@@ -29,6 +29,16 @@ def test_the_next_frame_is_asked_for(problem: Chorales) -> None:
         assert torch.equal(test.targets[: len(piece) - 1, b], piece[1:])
 
 
+def test_pieces_are_cut_for_training_and_no_frame_is_lost(problem: Chorales, tmp_path: Path) -> None:
+    """5 frames in parts that predict 2 each: frames 0 to 2 and 2 to 4; 9 in four, 7 in three, 6 in 2, 2 and 1."""
+    cut = Chorales(tmp_path, batch_size=2, longest=2)
+    assert [len(part) for part in cut.parts] == [3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 2]
+    asked = torch.cat([part[1:] for part in cut.parts])
+    assert torch.equal(asked, torch.cat([piece[1:] for piece in problem.pieces["train"]]))
+    assert cut.batch(0, 0).inputs.shape[0] <= 2 and len(cut.held_out("val")[0].inputs) == 3
+    assert all(map(torch.equal, problem.parts, problem.pieces["train"])) and len(problem.parts) == 4
+
+
 def test_the_score_is_summed_over_keys_and_averaged_over_frames(problem: Chorales) -> None:
     """As the plain loop over pieces and frames; what is said of the padding does not count."""
     [test] = problem.held_out("test")

@@ -83,8 +83,9 @@ def importance(scores: Mapping[tuple[str, int], float]) -> dict[str, float]:
 
         Σ_b n_b (mean of bin b − mean)² / Σ (score − mean)²,    less what thirds of a random order would have
 
-    of scores taken less the mean of their variant. A marginal effect of each setting by itself, as the first order of
-    the paper's functional analysis of variance, without its regression forests.
+    of scores taken less the mean of their variant; not a number for so few that each is a third. A marginal effect of
+    each setting by itself, as the first order of the paper's functional analysis of variance, without its regression
+    forests.
     """
     means = {name: statistics.fmean(v for (one, _), v in scores.items() if one == name) for name, _ in scores}
     trials = [(drawn(name, seed), score - means[name]) for (name, seed), score in scores.items()]
@@ -95,7 +96,7 @@ def importance(scores: Mapping[tuple[str, int], float]) -> dict[str, float]:
         edges = [round(k * len(ordered) / BINS) for k in range(BINS + 1)]
         bins = [ordered[a:b] for a, b in pairwise(edges) if b > a]
         between = sum(len(some) * statistics.fmean(some) ** 2 for some in bins)
-        found[setting] = (between / total - by_chance) / (1 - by_chance) if total else math.nan
+        found[setting] = (between / total - by_chance) / (1 - by_chance) if total and by_chance < 1 else math.nan
     return found
 
 

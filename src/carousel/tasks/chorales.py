@@ -24,6 +24,7 @@ class Chorales:
     Args:
         data: a .mat file, or the folder that holds JSB_Chorales.mat.
         batch_size: of training.
+        longest: pieces are cut into parts that predict so many frames, for training; by default they are not.
 
     Raises:
         DataError: the file is missing or holds something else.
@@ -34,15 +35,20 @@ class Chorales:
     metric, higher_is_better = "nats a frame", False
     parameters = 60_000
 
-    def __init__(self, data: str | Path, batch_size: int = 16) -> None:
+    def __init__(self, data: str | Path, batch_size: int = 16, longest: int | None = None) -> None:
         path = Path(data) / "JSB_Chorales.mat" if Path(data).is_dir() else Path(data)
         self.pieces, self.batch_size = read_rolls(path), batch_size
         self.about = f"{path.stem.replace('_', ' ')}, the next frame; negative log-likelihood in nats, less is better"
+        self.parts = [
+            piece[k : k + length + 1]
+            for piece in self.pieces["train"]
+            for length in (longest or len(piece),)
+            for k in range(0, len(piece) - 1, length)
+        ]
         self.held_out = cache(self._held_out)
 
     def batch(self, seed: int, step: int) -> Examples:
-        pieces = self.pieces["train"]
-        return _examples([pieces[k] for k in drawn(len(pieces), self.batch_size, seed, step)])
+        return _examples([self.parts[k] for k in drawn(len(self.parts), self.batch_size, seed, step)])
 
     def _held_out(self, split: Held) -> list[Examples]:
         return [_examples(self.pieces[split])]
