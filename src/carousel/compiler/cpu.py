@@ -273,10 +273,24 @@ class Program:
         memory.update(zip(names, kept, strict=True))
         return memory
 
-    def _vector_gradient(self, k: int, shape: torch.Size, memory: Memory) -> Tensor:
-        gradient = torch.zeros(shape.numel())
+    @cached_property
+    def _totals(self) -> dict[int, list[tuple[Any, int, int, bool]]]:
+        """Of each vector, the sums that its gradient is made of: their keys, where they go, and whether to one place."""
+        found: dict[int, list[tuple[Any, int, int, bool]]] = {}
         for key, node in self.derivative.vectors.items():
-            if key[0] == k:
-                total, width = memory["column_total", key].sum(0), self.leaf_widths["vector", *key]
-                gradient[key[1] : key[1] + width] += total.sum() if width < node.width else total
+            width = self.leaf_widths["vector", *key]
+            found.setdefault(key[0], []).append((key, key[1], key[1] + width, width < node.width))
+        return found
+
+    def _vector_gradient(self, k: int, shape: torch.Size, memory: Memory) -> Tensor:
+        totals = self._totals.get(k, [])
+        if len(totals) == 1:
+            [(key, first, last, one)] = totals
+            sums = memory["column_total", key]
+            if last - first == shape.numel() and not one:
+                return (sums if len(sums) == 1 else sums.sum(0)).view(shape)
+        gradient = torch.zeros(shape.numel())
+        for key, first, last, one in totals:
+            total = memory["column_total", key].sum(0)
+            gradient[first:last] += total.sum() if one else total
         return gradient.view(shape)
