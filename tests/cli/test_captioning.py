@@ -251,6 +251,12 @@ def test_sampling_and_beam_exclude_each_other(trained: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.startswith("--beam: has no meaning with --sample")
 
 
+def test_an_unknown_school(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["caption", "photo.jpg", "--school", "al"]) == 2
+    wanted = "school: unknown (got 'al'); nic, attend, compose, best, all; did you mean 'all'?\n"
+    assert capsys.readouterr().err == wanted
+
+
 def test_the_page_shows_every_photo(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = trained / "pages/page.html"
     assert caption(trained, str(trained / "photos"), "--report", str(page)) == 0

@@ -99,9 +99,12 @@ def caption(
     from carousel.captioning import Decoding, caption_photos
     from carousel.captioning.gallery import Gallery
     from carousel.captioning.photo_captions import with_entities
-    from carousel.captioning.schools import Schools, load_captioner, weights_of
+    from carousel.captioning.schools import SCHOOLS, Schools, load_captioner, weights_of
+    from carousel.training.names import nearest
     from carousel.vision.photo import find_photos
 
+    if school is not None:
+        nearest("school", school, [*SCHOOLS, "best", "all"])
     known = Gallery.load(gallery) if gallery is not None else None
     captioner = Schools.load() if school == "all" else load_captioner(model or weights_of(school or "best"))
     decoding = Decoding(

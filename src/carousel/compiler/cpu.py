@@ -275,7 +275,7 @@ class Program:
 
     @cached_property
     def _totals(self) -> dict[int, list[tuple[Any, int, int, bool]]]:
-        """Of each vector, the sums that its gradient is made of: their keys, where they go, and whether to one place."""
+        """Of each vector the sums that make its gradient: their keys, where they go, and if all to one number."""
         found: dict[int, list[tuple[Any, int, int, bool]]] = {}
         for key, node in self.derivative.vectors.items():
             width = self.leaf_widths["vector", *key]
