@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
 
 def rest(arguments: argparse.Namespace) -> float:
     """Seconds between sides: with several threads, for those of the last one to fall asleep."""
-    return 0.0 if arguments.threads == 1 else 0.002
+    return 0.0 if arguments.threads == 1 else 0.01
 
 
 def sweep(arguments: argparse.Namespace) -> Iterator[Measurement]:

@@ -203,6 +203,7 @@ def onnx_run(cell: Cell, inputs: Tensor) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else its workers go on into others' turns
     session = onnxruntime.InferenceSession(onnx_lstm(cell), options, providers=["CPUExecutionProvider"])
     x = inputs.numpy()
     return lambda: session.run(["y"], {"x": x})

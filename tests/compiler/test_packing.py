@@ -88,7 +88,8 @@ def test_a_loop_packs_piece_by_piece(monkeypatch: pytest.MonkeyPatch, kind: str,
 def loop_packs_piece_by_piece(patch: pytest.MonkeyPatch, kind: str, threads: int) -> None:
     patch.setattr(products, "PIECE", 0)
     patch.setattr(products, "FEWEST", 7)
-    patch.setattr(engine.threads, "count", lambda batch: threads)
+    patch.setattr(engine.threads, "count", lambda batch, beside: threads)
+    patch.setattr(engine.threads, "FEWEST", 1)
     torch.manual_seed(1)
     cell, lengths = CELLS[kind](3, 5), torch.tensor([2, 8, 5, 8, 1])
     inputs = torch.randn(11, 5, 3).masked_fill(torch.arange(11)[:, None, None] >= lengths[:, None], torch.nan)

@@ -81,6 +81,21 @@ def test_work_beside_a_busy_core_is_tried_together_ever_more_seldom(second: floa
     assert sum(ways[-calls // 2 :]) >= 0.98 * calls // 2
 
 
+def test_a_core_that_is_taken_away_is_noticed() -> None:
+    trial, ways = threads.Trial(), []
+    for call in range(200):
+        ways.append(trial.together)
+        trial.learn(trial.together, (1.0 if call < 100 or not trial.together else 9.0) + (not trial.together))
+    assert ways[20:100].count(False) == 0 and ways[100:110].count(False) >= 3 and ways[-60:].count(True) <= 6
+
+
+def test_few_sequences_share_products_alone_if_those_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "available", lambda: 2)
+    assert [threads.count(batch) for batch in (1, 7, 8)] == [1, 1, 2]
+    assert [threads.count(1, beside) for beside in (threads.WORTH - 1, threads.WORTH)] == [1, 2]
+    assert [threads.loops(2, batch) for batch in (1, 7, 8)] == [1, 1, 2]
+
+
 def test_one_part_needs_no_trial() -> None:
     called: list[Any] = []
     threads.share(lambda *about: called.append(about), 0, 1, "work")
@@ -88,10 +103,12 @@ def test_one_part_needs_no_trial() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_together_and_in_turn_give_the_same_bits() -> None:
+@pytest.mark.parametrize("batch", [32, 3], ids=["sequences", "products"])
+def test_together_and_in_turn_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    monkeypatch.setattr(threads, "WORTH", 0)
     torch.manual_seed(0)
-    cell, weights = GRU(8, 24), torch.randn(9, 32, 24)
-    inputs = torch.randn(9, 32, 8, requires_grad=True)
+    cell, weights = GRU(8, 24), torch.randn(9, batch, 24)
+    inputs = torch.randn(9, batch, 8, requires_grad=True)
     results = []
     for _ in range(threads.WARM + threads.TRIED + 2):
         outputs, _ = unroll(cell, inputs, engine="compiled")

@@ -231,8 +231,9 @@ def run(program: Any, cell: Cell, inputs: Tensor, sizes: Sequence[int], state: A
     if transformations():
         outputs, ends = functional.unroll(program, program.recurrence.operands(cell, inputs), state, rows)
     else:
-        given = Given.of(program.recurrence.factors(cell, inputs), state)
-        [(outputs, ends)] = function.unroll([function.Lane(program, given, rows, threads.count(rows.batch))])
+        operands = program.recurrence.factors(cell, inputs)
+        lane = function.Lane(program, Given.of(operands, state), rows, threads.count(rows.batch, operands.work))
+        [(outputs, ends)] = function.unroll([lane])
     return outputs, cell.State(*ends)
 
 
@@ -251,9 +252,9 @@ def run_padded(
     from carousel.compiler import function
 
     rows = extent(tuple(layout.sizes))
-    given = Given.of(operands, state)
     padded = Padded(layout if reads else None, layout if gives else None)
-    [(outputs, ends)] = function.unroll([function.Lane(program, given, rows, threads.count(rows.batch), padded)])
+    team = threads.count(rows.batch, operands.work)
+    [(outputs, ends)] = function.unroll([function.Lane(program, Given.of(operands, state), rows, team, padded)])
     return outputs, cell.State(*ends)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -85,13 +84,21 @@ class Extent:
             return halves[(self.steps - 1) & 1].clone()
         return halves[torch.from_numpy((self.lengths - 1) & 1), torch.arange(self.batch)]
 
-    def shares(self, parts: int) -> list[tuple[int, int]]:
-        """The sequences in at most that many parts with about equally many steps each."""
-        if parts == 1:
-            return [(0, self.batch)]
-        steps = list(accumulate(self.lengths.tolist(), initial=0))
-        bounds = np.searchsorted(steps, [steps[-1] * part / parts for part in range(parts + 1)])
-        return [(int(first), int(last)) for first, last in pairwise(bounds) if last > first]
+    def shares(self, parts: int, pieces: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """(parts, pieces, 2) from which sequence to which: in each piece about equally many steps for each part.
+
+        The sequences that have ended before are the last part's.
+
+        >>> ragged = Extent((4, 2, 1, 1))
+        >>> ragged.shares(2, ragged.pieces(rows=4)).tolist()
+        [[[0, 2], [0, 1]], [[2, 4], [1, 4]]]
+        """
+        bounds = np.full((parts + 1, len(pieces)), self.batch)
+        bounds[0] = 0
+        for k, (start, count) in enumerate(pieces[:, 3:5]):
+            steps = np.clip(self.lengths - start, 0, count).cumsum()
+            bounds[1:-1, k] = np.searchsorted(steps, [steps[-1] * part / parts for part in range(1, parts)]) + 1
+        return np.stack([bounds[:-1], bounds[1:]], axis=-1)
 
 
 class Layout(Protocol):

@@ -34,6 +34,11 @@ class Operands(NamedTuple):
         sizes = [(3 if given.bias is not None else 2) if isinstance(given, Product) else 1 for given in self.inputs]
         return Form(tuple(sizes), len(self.weights), len(self.vectors))
 
+    @property
+    def work(self) -> int:
+        """The operations of the products that give inputs: two for each weight and row."""
+        return sum(2 * one.x.numel() * len(one.weight) for one in self.inputs if isinstance(one, Product))
+
 
 class Form(NamedTuple):
     """How many tensors there are of each kind."""

@@ -229,12 +229,12 @@ class _Written:
         values = np.zeros((self.parts, len(pieces), len(self.multiples)), np.int64)
         own = len(OF_PIECE)
         values[:, :, :own] = pieces
-        rows, shares = pieces[:, 2], extent.shares(self.parts)
+        rows, loops = pieces[:, 2], threads.loops(self.parts, extent.batch)
+        values[:loops, :, own + 2 : own + 4] = extent.shares(loops, pieces)
         for part, here in enumerate(values):
-            lowest, highest = shares[part] if part < len(shares) else (0, 0)
             here[:, own] = first = rows * part // self.parts
             here[:, own + 1] = rows * (part + 1) // self.parts - first
-            here[:, own + 2 : own + 7] = lowest, highest, part, part == 0, part == min(1, self.parts - 1)
+            here[:, own + 4 : own + 7] = part, part == 0, part == min(1, self.parts - 1)
             for place, total in enumerate(self.splits):
                 start, at = total * part // self.parts, own + len(OF_THREAD) + 2 * place
                 here[:, at : at + 2] = start, total * (part + 1) // self.parts - start

@@ -41,6 +41,9 @@ class OpenMP(NamedTuple):
 WARM, TRIED, AGAIN = 2, 4, 2000  # calls: not counted, counted, and after how many all is asked anew
 LONG = 0.002  # seconds: of work that takes longer, every call counts
 LEAST, FIRST = 2, 4  # calls: of long work before it is done together, and in turn until together is tried again
+LATE = 3  # calls in a row, slower together than in turn, after which all is asked anew
+FEWEST = 4  # sequences: of each thread that shares a loop
+WORTH = 2**24  # operations: of products beside a loop that threads share where its sequences are too few to be
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Trial:
     calls: int = 0
     best: dict[bool, float] = field(default_factory=lambda: {False: math.inf, True: math.inf})
     patience: int = FIRST
+    late: int = 0
 
     @property
     def settled(self) -> bool:
@@ -69,11 +73,12 @@ class Trial:
     def learn(self, together: bool, seconds: float) -> None:
         if WARM <= self.calls < WARM + TRIED or (seconds > LONG and not self.settled):
             self.best[together] = min(self.best[together], seconds)
+        self.late = self.late + 1 if together and self.settled and seconds > self.best[False] else 0
         self.calls += 1
-        if self.calls >= self.again(seconds):
+        if self.calls >= self.again(seconds) or self.late == LATE:
             slower = self.best[True] > self.best[False]
             self.patience = min(2 * self.patience, self.rest(seconds)) if slower else FIRST
-            self.calls, self.best = 0, dict.fromkeys(self.best, math.inf)
+            self.calls, self.late, self.best = 0, 0, dict.fromkeys(self.best, math.inf)
 
     def again(self, seconds: float) -> int:
         """After how many calls all is asked anew: soon if all threads seemed the slower way."""
@@ -203,6 +208,11 @@ def available() -> int:
     return torch.get_num_threads()
 
 
-def count(batch: int) -> int:
-    """How many threads share a batch of that many sequences."""
-    return max(1, min(available(), batch // 4))
+def count(batch: int, beside: int = 0) -> int:
+    """How many threads share a batch of that many sequences, with so many operations in products beside its loop."""
+    return available() if beside >= WORTH else loops(available(), batch)
+
+
+def loops(threads: int, batch: int) -> int:
+    """How many of so many threads share the loop itself; the products beside it are for all of them."""
+    return max(1, min(threads, batch // FEWEST))
