@@ -2,11 +2,13 @@
 
     python benchmarks/captioning_study.py DATA OUT [--seeds 0 1 2] [--variants pre par ...] [--parts train caption ...]
 
-DATA is a folder with `captions.jsonl.gz` and `images/`. Each training has a run folder in OUT, `VARIANT-SEED`, where
-what is measured of it is kept beside the model: stopped at any moment, the same command goes on, and with more seeds or
-variants it grows. `--parts page` writes the page and its picture from what is there. Training takes about 20 minutes of
-a core for each variant and seed, retrieval by likelihood among 1,000 photos and a caption of each about 10, with all
-five captions about 40 (where bfloat16 is not fast, twice as long).
+DATA is a folder with `captions.jsonl.gz` and `images/`. Each training has a run folder in OUT, `VARIANT-SEED`. What is
+measured of it goes to a folder of that name in RESULTS, by default benchmarks/captioning_study: small files, that stay
+with the project. Stopped at any moment, the same command goes on; with more seeds or variants it grows, and a model is
+trained only where something of it is still to be measured, or another begins with it. `--parts page` writes the page
+and its picture from the results and DATA. Training takes about 20 minutes of a core for each variant and seed,
+retrieval by likelihood among 1,000 photos and a caption of each about 10, with all five captions about 40 (where
+bfloat16 is not fast, twice as long).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +37,8 @@ from carousel.captioning.similarity import Captioned, cosines, retrieved
 from carousel.data.captions import read_captions
 from carousel.data.vocabulary import START, STOP
 from carousel.decoding import select_rows
-from carousel.errors import ConfigError
-from carousel.metrics import caption_statistics, distinct_captions, vocabulary_used
+from carousel.errors import ConfigError, DataError
+from carousel.metrics import caption_statistics, distinct_captions, sentence_hashes, vocabulary_used
 from carousel.tasks.captioning import evaluate
 from carousel.tasks.task import TASKS, task_named
 from carousel.tasks.verbs import load, train
@@ -45,6 +48,7 @@ from carousel.training.settings import read_settings
 from carousel.vision.photo import read_photo
 
 PAGE = Path(__file__).parents[1] / "docs/captioning-study.md"
+RESULTS = Path(__file__).parent / "captioning_study"
 PARTS = ("train", "caption", "speed", "retrieval", "page")
 WARM_UP = 10
 
@@ -95,6 +99,7 @@ class Study:
 
     data: Path
     out: Path
+    results: Path
     seeds: Sequence[int] = (0, 1, 2)
     variants: Sequence[Variant] = VARIANTS
     beams: Sequence[int] = (1, 3, 5, 20)
@@ -120,28 +125,64 @@ class Study:
         """The model's own, as validated."""
         return int(self.config(variant, 0).beam)
 
+    def result(self, variant: Variant, seed: int, name: str) -> Path:
+        """Where something that was measured is."""
+        return self.results / f"{variant.name}-{seed}" / name
+
     def trained(self, variant: Variant) -> list[int]:
-        """The seeds whose training is over: the report is what it writes last."""
-        return [seed for seed in self.seeds if self.run(variant, seed).report.exists()]
+        """The seeds that have been trained, here or elsewhere."""
+        return [seed for seed in self.seeds if self.result(variant, seed, "training.json").exists()]
+
+    @cached_property
+    def test(self) -> dict[str, tuple[str, ...]]:
+        """The captions of each test photo."""
+        return {photo.file: tuple(photo.captions) for photo in self._photos.part("test")}
+
+    @cached_property
+    def training_hashes(self) -> frozenset[int]:
+        """Of every caption that is trained on."""
+        return sentence_hashes(text for photo in self._photos.part("train") for text in photo.captions)
+
+    @cached_property
+    def _photos(self) -> Any:
+        captions, images = self.source
+        return read_captions(captions, photos=images)
 
 
 # --- what is done for one variant and seed ----------------------------------------------------------------------------
 
 
 def train_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
-    """Train, or go on, or leave a finished training as it is. Raises `ConfigError` where the folder has another's."""
+    """Train, unless that has been done."""
+
+    def measure() -> dict[str, float]:
+        trained(study, variant, seed, live)
+        logs = [file.read_text().splitlines() for file in study.run(variant, seed).path.rglob("log.jsonl")]
+        return {"minutes": sum(json.loads(lines[-1])["seconds"] for lines in logs if lines) / 60}  # by the clock
+
+    kept(study.result(variant, seed, "training.json"), measure)
+
+
+def trained(study: Study, variant: Variant, seed: int, live: LiveProgress) -> Path:
+    """The model: what is there, or trained now, or gone on with; the one it begins with likewise.
+
+    Raises `ConfigError` where the folder has another's.
+    """
     folder, wanted = study.run(variant, seed), study.config(variant, seed)
-    start = RunFolder(study.out / f"{variant.after}-{seed}").model if variant.after else None
     if folder.config.exists():
         check(folder.config, wanted.model_dump())
-    if folder.report.exists():
-        return
+    if folder.report.exists():  # it is what training writes last
+        return folder.model
+    base = next((other for other in VARIANTS if other.name == variant.after), None)
+    start = trained(study, base, seed, live) if base else None
     resume = any(folder.path.rglob(folder.checkpoint.name))
     if not resume:
         shutil.rmtree(folder.path, ignore_errors=True)  # it had not come to anything
+    live.tell(f"{variant.name}, seed {seed}: training")
     train(
         *study.source, task=variant.task, run=folder.path, config=wanted, resume=resume, start_from=start, progress=live
     )
+    return folder.model
 
 
 def check(file: Path, wanted: Mapping[str, Any]) -> None:
@@ -153,24 +194,18 @@ def check(file: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def caption_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
-    """What the model says of the test photos with each beam, and the statistics of it."""
+    """What the model says of the test photos with each beam."""
     if variant.task == "similarity":
         return
-    captions, images = study.source
     own = study.beam(variant)
     for beam in sorted({*study.beams, own}, key=lambda beam: (beam != own, beam)):
 
-        def say(beam: int = beam) -> dict[str, Any]:
-            model = load(study.run(variant, seed).model)
-            found = evaluate(captions, images, model=model, decoding=Decoding(beam=beam), progress=live)
-            references = {photo.file: photo.captions for photo in read_captions(captions, photos=images).part("test")}
-            files = sorted(found.captions)
-            texts = [found.captions[file] for file in files]
-            truths, hashes = [references[file] for file in files], model.training_hashes.tolist()
-            numbers = caption_statistics(texts, truths, training_hashes=hashes)
-            return {"captions": dict(zip(files, texts, strict=True)), "statistics": numbers.tolist()}
+        def say(beam: int = beam) -> dict[str, str]:
+            model = load(trained(study, variant, seed, live))
+            found = evaluate(*study.source, model=model, decoding=Decoding(beam=beam), progress=live)
+            return dict(sorted(found.captions.items()))
 
-        kept(study.run(variant, seed).path / f"beam-{beam}.json", say)
+        kept(study.result(variant, seed, f"beam-{beam}.json"), say)
 
 
 def time_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
@@ -180,7 +215,7 @@ def time_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> N
     captions, images = study.source
 
     def measure() -> dict[str, Any]:
-        model = load(study.run(variant, seed).model)
+        model = load(trained(study, variant, seed, live))
         photos = read_captions(captions, photos=images).part("test")[: WARM_UP + study.timed]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
@@ -191,7 +226,7 @@ def time_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> N
         torch.set_num_threads(threads)
         return {"milliseconds": statistics.median(times[WARM_UP:] or times)}
 
-    kept(study.run(variant, seed).path / "speed.json", measure)
+    kept(study.result(variant, seed, "speed.json"), measure)
 
 
 def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> None:
@@ -200,7 +235,7 @@ def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) 
         return  # it has no probability of a sentence that it did not make
 
     def measure() -> dict[str, Any]:
-        model = load(study.run(variant, seed).model)
+        model = load(trained(study, variant, seed, live))
         captions, images = study.source
         photos = read_captions(captions, photos=images).part("test")[: study.retrieval_photos]
         grid = isinstance(model, Captioner) and model.config.decoder != "nic"
@@ -217,7 +252,8 @@ def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) 
         ranks = {way: retrieved(score, owner).as_scores() for way, score in scores.items()}
         return {"photos": len(photos), "captions": len(found.pairs), "scores": ranks}
 
-    kept(study.run(variant, seed).path / f"retrieval-{study.retrieval_photos}x{study.retrieval_captions}.json", measure)
+    name = f"retrieval-{study.retrieval_photos}x{study.retrieval_captions}.json"
+    kept(study.result(variant, seed, name), measure)
 
 
 class Level(NamedTuple):
@@ -275,7 +311,9 @@ def log_likelihoods(model: Captioner, seen: Seen, captions: Sequence[Sequence[st
 def kept(file: Path, make: Callable[[], dict[str, Any]]) -> None:
     """Write what is made as JSON, whole or not at all; what is there is not made again."""
     if not file.exists():
-        write_atomically(file, json.dumps(make()).encode())
+        made = json.dumps(make(), indent=0, ensure_ascii=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, f"{made}\n".encode())
 
 
 STEPS = {"train": train_one, "caption": caption_one, "speed": time_one, "retrieval": retrieve_one}
@@ -292,13 +330,18 @@ def said(study: Study, beam: int | None = None) -> dict[str, dict[int, tables.Sa
             if variant.task == "similarity":
                 continue
             width = study.beam(variant) if beam is None else beam
-            if (file := study.run(variant, seed).path / f"beam-{width}.json").exists():
-                one = json.loads(file.read_text())
-                texts = list(one["captions"].values())
-                counts = distinct_captions(texts), vocabulary_used(texts)
-                numbers = tables.Said(list(one["captions"]), np.array(one["statistics"]), *counts)
-                found.setdefault(variant.name, {})[seed] = numbers
+            if (file := study.result(variant, seed, f"beam-{width}.json")).exists():
+                found.setdefault(variant.name, {})[seed] = scored(study, json.loads(file.read_text()))
     return found
+
+
+def scored(study: Study, captions: Mapping[str, str]) -> tables.Said:
+    """Captions of the test photos with the statistics of them."""
+    if captions.keys() != study.test.keys():
+        raise DataError(f"{study.source[0]}: test photos (got {len(study.test)}); the {len(captions)} of the results")
+    texts, truths = list(captions.values()), [study.test[file] for file in captions]
+    numbers = caption_statistics(texts, truths, training_hashes=study.training_hashes)
+    return tables.Said(list(captions), numbers, distinct_captions(texts), vocabulary_used(texts))
 
 
 def measured(study: Study, name: str) -> dict[str, dict[int, Any]]:
@@ -306,29 +349,24 @@ def measured(study: Study, name: str) -> dict[str, dict[int, Any]]:
     found: dict[str, dict[int, Any]] = {}
     for variant in study.variants:
         for seed in study.trained(variant):
-            if (file := study.run(variant, seed).path / name).exists():
+            if (file := study.result(variant, seed, name)).exists():
                 found.setdefault(variant.name, {})[seed] = json.loads(file.read_text())
     return found
 
 
-def minutes(folder: Path) -> float:
-    """Of training, by the clock: a run has one log, or one for each of its parts."""
-    logs = [file.read_text().splitlines() for file in folder.rglob("log.jsonl")]
-    return sum(json.loads(lines[-1])["seconds"] for lines in logs if lines) / 60
+def means(study: Study, name: str, key: str) -> dict[str, float]:
+    """Of a number that was measured, over the seeds of each variant."""
+    return {
+        variant: statistics.mean(one[key] for one in of_seed.values())
+        for variant, of_seed in measured(study, name).items()
+    }
 
 
 def write_page(study: Study, page: Path = PAGE) -> None:
     """Put the tables between the page's marks, and the picture beside it."""
     main, by_beam = said(study), {beam: said(study, beam) for beam in study.beams}
-    trained = {variant.name: study.trained(variant) for variant in study.variants}
-    took = {
-        v.name: statistics.mean(minutes(study.run(v, seed).path) for seed in trained[v.name])
-        for v in study.variants if trained[v.name]
-    }  # fmt: skip
-    speed = {
-        name: statistics.mean(one["milliseconds"] for one in of_seed.values())
-        for name, of_seed in measured(study, "speed.json").items()
-    }
+    standing = {variant.name: study.trained(variant) for variant in study.variants}
+    took, speed = means(study, "training.json", "minutes"), means(study, "speed.json", "milliseconds")
     made = {
         "answer": [tables.answer(main, len(study.seeds))],
         "picture": [f"![CIDEr-D by variant]({page.stem}.png)" if main else "No captions yet."],
@@ -338,7 +376,7 @@ def write_page(study: Study, page: Path = PAGE) -> None:
         "retrieval": tables.retrieval(
             [measured(study, f"retrieval-{study.retrieval_photos}x{captions}.json") for captions in (1, 5)]
         ),
-        "standing": tables.standing(trained, {v.name: v.about for v in study.variants}, study.seeds),
+        "standing": tables.standing(standing, {v.name: v.about for v in study.variants}, study.seeds),
     }
     write_atomically(page, tables.filled(page.read_text(encoding="utf-8"), made).encode())
     if main:
@@ -354,6 +392,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what is measured; benchmarks/captioning_study")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=[v.name for v in VARIANTS], choices=[v.name for v in VARIANTS])
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
@@ -365,7 +404,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     ranked = {"retrieval_photos": given.retrieval_photos, "retrieval_captions": given.retrieval_captions}
-    study = Study(given.data, given.out, given.seeds, beams=given.beams, **ranked)
+    study = Study(given.data, given.out, given.results, given.seeds, beams=given.beams, **ranked)
     with LiveProgress() as live:
         for seed in study.seeds:
             for variant in VARIANTS:
@@ -374,15 +413,9 @@ def main() -> None:
                 if not known(variant):
                     live.tell(f"{variant.name}: not known to this version; left out")
                     continue
-                if variant.after and not (study.out / f"{variant.after}-{seed}/report.html").exists():
-                    live.tell(
-                        f"{variant.name}, seed {seed}: begins with {variant.after}, which is not trained; left out"
-                    )
-                    continue
                 for part in (part for part in given.parts if part != "page"):
-                    if part == "train" or seed in study.trained(variant):
-                        live.tell(f"{variant.name}, seed {seed}: {part}")
-                        STEPS[part](study, variant, seed, live)
+                    live.tell(f"{variant.name}, seed {seed}: {part}")
+                    STEPS[part](study, variant, seed, live)
             if "page" in given.parts:
                 write_page(study, given.page)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import importlib
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from carousel.errors import ConfigError, DataError
 from carousel.metrics import CiderD, Difference, bleu, caption_statistics
 from carousel.training.progress import LiveProgress
 
-ROOT = Path(__file__).parents[1]
+ROOT, RANKS = Path(__file__).parents[1], "retrieval-4x1.json"
 TRUTHS = [
     [f"a {thing} on the {place}", f"the {thing}"] for thing in ("dog", "cat", "man") for place in ("grass", "sand")
 ]
@@ -173,7 +174,9 @@ def small(tmp_path_factory: pytest.TempPathFactory, study: Any) -> Any:
         (folder / "images").symlink_to(data.photos)
         chosen = [variant for variant in study.VARIANTS if variant.name in ("pre", "par", "pre-start", "pre-critical")]
         settings = {**CONFIG, "epochs": 2}
-        yield study.Study(folder, folder / "out", [0], chosen, (1, 3), settings, timed=2, retrieval_photos=4)
+        yield study.Study(
+            folder, folder / "out", folder / "results", [0], chosen, (1, 3), settings, timed=2, retrieval_photos=4
+        )
 
 
 def run(study: Any, small: Any) -> None:
@@ -191,19 +194,36 @@ def test_what_is_done_is_not_done_again(study: Any, small: Any, monkeypatch: pyt
     text = page.read_text()
     assert "CIDEr-D of `par` minus `pre`, seed 0:" in text and "| `par` | 3 | 1 |" in text
     assert page.with_suffix(".png").stat().st_size > 1000
-    at = {file: file.stat().st_mtime_ns for file in small.out.rglob("*") if file.suffix in (".json", ".safetensors")}
-    assert {file.name for file in at} >= {"beam-1.json", "beam-3.json", "speed.json", "retrieval-4x1.json"}
+    at = {file: file.stat().st_mtime_ns for file in small.results.rglob("*.json")}
+    assert {file.name for file in at} == {"training.json", "beam-1.json", "beam-3.json", "speed.json", RANKS}
+    assert len(at) == 5 * len(small.variants)
     for name in ("train", "evaluate", "load", "log_likelihoods"):
         monkeypatch.setattr(study, name, None)
     run(study, small)
     assert at == {file: file.stat().st_mtime_ns for file in at}
-    (lost,) = (small.out / "pre-0").glob("beam-3.json")
+    lost = small.results / "pre-0" / "beam-3.json"
     lost.unlink()
     with pytest.raises(TypeError):  # that one, and it alone, is made again
         run(study, small)
     monkeypatch.undo()
     run(study, small)
     assert lost.exists()
+
+
+def test_results_stay_where_models_do_not(study: Any, small: Any, tmp_path: Path) -> None:
+    run(study, small)
+    elsewhere = dataclasses.replace(small, out=tmp_path)
+    run(study, elsewhere)
+    assert not any(tmp_path.iterdir())
+    lost = small.results / "pre-critical-0" / "speed.json"
+    lost.unlink()
+    run(study, elsewhere)  # trains it again, and what it begins with
+    assert lost.exists() and {run.name for run in tmp_path.iterdir()} == {"pre-0", "pre-critical-0"}
+
+
+def test_results_are_of_these_photos(study: Any, small: Any) -> None:
+    with pytest.raises(DataError, match=r"captions.jsonl.gz: test photos \(got \d+\); the 1 of the results"):
+        study.scored(small, {"another.png": "a red picture"})
 
 
 def test_a_run_with_other_settings_is_not_taken(study: Any, small: Any) -> None:
@@ -213,8 +233,8 @@ def test_a_run_with_other_settings_is_not_taken(study: Any, small: Any) -> None:
     with pytest.raises(ConfigError, match=r"image_at \(got par\); pre; another OUT"):
         study.check(config, {**_wanted(study, small), "image_at": "pre"})
     config.write_text(config.read_text().replace("seed = 0", "seed = 1"))
-    with pytest.raises(ConfigError, match=r"seed \(got 1\); 0; another OUT, or remove this run"):
-        run(study, small)
+    with LiveProgress() as live, pytest.raises(ConfigError, match=r"seed \(got 1\); 0; another OUT, or remove this"):
+        study.trained(small, next(variant for variant in small.variants if variant.name == "par"), 0, live)
     config.write_text(config.read_text().replace("seed = 1", "seed = 0"))
 
 
