@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from carousel.training import Progress
+from carousel.training import Progress, progress
 from carousel.training.progress import LiveProgress
 
 RECORD = {"epoch": 2, "loss": 3.25, "clipped": 0.0, "perplexity": 12.3456, "cider": 0.5, "seconds": 75.0}
@@ -55,3 +57,14 @@ def test_the_time_to_go_is_told_once_when_some_steps_have_been_measured() -> Non
     assert console.file.getvalue().splitlines() == [
         "about 1 min 30 s to go if it does not stop early, by the first 10 steps"
     ]
+
+
+def test_what_is_counted_for_long_says_so_elsewhere_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, now = Console(file=io.StringIO(), force_terminal=False), [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with LiveProgress(console) as live, live.counting("looking at the photos") as counted:
+        for done in range(1000, 8001, 50):  # a thousand were there
+            counted(done, 8000)
+            now[0] += 1.5
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 3 and lines[0] == "looking at the photos: 3,050 of 8,000  2 min 28 s left"

@@ -48,7 +48,7 @@ class LiveProgress:
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A bar for work that is counted, such as ``3 of 8000 photos``; gone when it is done."""
         if not self.console.is_terminal:
-            yield lambda done, total: None
+            yield self._counted_in_lines(what)
             return
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
         self._bar.stop()
@@ -56,6 +56,20 @@ class LiveProgress:
             task = bar.add_task(what, total=0)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         self._bar.start()
+
+    def _counted_in_lines(self, what: str) -> Callable[[int, int], None]:
+        began = told = time.monotonic()
+        first: int | None = None
+
+        def counted(done: int, total: int) -> None:
+            nonlocal told, first
+            now, first = time.monotonic(), done if first is None else first
+            if now - told > EVERY and done > first:
+                told = now
+                left = (now - began) * (total - done) / (done - first)
+                self.tell(f"{what}: {done:,} of {total:,}  {duration(left)} left")
+
+        return counted
 
     def stepped(self, progress: Standing) -> None:
         """Move the bar."""
