@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
 import torch
 from coloured_photos import Data
 
-from carousel.captioning import rows
+from carousel.captioning import Captioner, rows
 from carousel.data.vocabulary import START, STOP
 from carousel.training import epoch_order
 
@@ -101,3 +102,26 @@ def test_an_encoder_is_tuned_by_what_a_decoder_looks_at(data: Data) -> None:
     reached = {name.rpartition(".")[0] for name, p in trained.items() if p.grad is not None and p.grad.any()}
     assert "blocks.11.expand.convolution" in reached and "blocks.15.project.convolution" in reached
     assert not any(name.startswith("head") for name in reached)  # its output is seen of the whole photo alone
+
+
+def test_from_itself_nobody_learns_and_from_several_their_mean(data: Data) -> None:
+    task, other = data.task(teacher_share=1.0), data.task(seed=1).decoder.eval()
+    own = copy.deepcopy(task.decoder).eval()
+    task.teacher = Captioner(task.config, task.vocabulary, task.encoder, [own], torch.zeros(0, dtype=torch.int64))
+    task.loss(0, 0).mean.backward()
+    assert max(float(p.grad.abs().max()) for p in task.decoder.parameters() if p.grad is not None) < 1e-6
+    task.teacher.members.append(other)
+    words, lengths = torch.tensor([[START, START], [4, 5], [6, 0]]), torch.tensor([3, 2])
+    lower = rows(task.train.lower, [3])
+    given = task.encoder.upper(lower), words, lengths, torch.tensor([2])
+    mean = torch.stack([member.read(*given).logits.softmax(1) for member in (own, other)]).mean(0)
+    torch.testing.assert_close(task._taught(task.teacher, lower, *given[1:]), mean)
+    with_captions = data.task(teacher_share=0.25)
+    with_captions.teacher = task.teacher
+    found = with_captions.loss(0, 0)
+    alone = data.task().loss(0, 0)
+    assert found.total == pytest.approx(alone.total)  # what is reported is the captions' likelihood
+    taught = data.task(teacher_share=1.0)
+    taught.teacher = task.teacher
+    expected = 0.75 * alone.mean.item() + 0.25 * taught.loss(0, 0).mean.item()
+    assert found.mean.item() == pytest.approx(expected, rel=1e-5)

@@ -13,7 +13,7 @@ import pytest
 from coloured_photos import COLOURS, Data
 
 from carousel.captioning import Captioner, CaptioningConfig, Decoding
-from carousel.errors import ConfigError, DataError, Interrupted, PhotoError
+from carousel.errors import ConfigError, DataError, Interrupted, ModelFileError, PhotoError
 from carousel.tasks.captioning import caption, evaluate
 from carousel.training import Progress, RunFolder
 from carousel.training.progress import LiveProgress
@@ -184,3 +184,31 @@ def test_a_trained_encoder_is_not_taken_for_a_frozen_one(data: Data, tmp_path: P
     data.train(str(tmp_path / "tuned"), finetune_from=11, epochs=1)
     with pytest.raises(ConfigError, match=r"start_from: its photo encoder was trained from block 11 on"):
         data.train(str(tmp_path / "frozen"), start_from=tmp_path / "tuned" / "model.safetensors", epochs=1)
+
+
+def test_a_small_one_learns_from_a_large_one(data: Data, trained: Captioner, tmp_path: Path) -> None:
+    large = str(data.folder / "run" / "model.safetensors")
+    options: dict[str, Any] = {"teacher": large, "teacher_share": 1.0, "hidden_size": 24}
+    small = data.train(str(tmp_path / "small"), **options)
+    for colour in COLOURS:
+        assert caption(data.photos / f"{colour}3.png", model=small)[0].text == f"a {colour} picture"
+    assert small.vocabulary.to_list() == trained.vocabulary.to_list()
+    assert Captioner.load(tmp_path / "small" / "model.safetensors").config.hidden_size == 24  # without its teacher
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"finetune_from": 11}, r"teacher: another finetune_from \(got 16\); 11, this one's; the same for both"),
+        ({"predict_start": True}, r"teacher: another predict_start \(got False\); True"),
+        ({"loss": "self-critical"}, "none with loss = self-critical"),
+    ],
+)
+def test_a_teacher_that_does_not_fit(
+    data: Data, trained: Captioner, tmp_path: Path, options: dict[str, Any], what: str
+) -> None:
+    with pytest.raises((ConfigError, ValueError), match=what):
+        data.train(str(tmp_path / "run"), teacher=str(data.folder / "run" / "model.safetensors"), **options)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(ModelFileError, match=r"nobody\.safetensors"):
+        data.train(str(tmp_path / "run"), teacher=str(tmp_path / "nobody.safetensors"))

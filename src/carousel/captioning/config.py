@@ -52,6 +52,8 @@ class CaptioningConfig(TrainingConfig):
     samples: int = Field(5, ge=2, le=100, description="captions of each photo that are scored when it is self-critical")
     candidates: Literal["beam", "samples"] = Field("beam", description="these captions: a beam's, or drawn at random")
     object_penalty: float = Field(0.0, ge=0, le=10, description="reward lost by an object that no caption names")
+    teacher: str = Field("", description="a captioner's file, such as an ensemble's: its probabilities are learned too")
+    teacher_share: float = Field(0.5, ge=0, le=1, description="of the loss that the teacher's probabilities have")
     epochs: int = Field(9, ge=1, le=10_000, description="at most so many times through the photos")
     batch_photos: int = Field(12, ge=1, le=4096, description="photos a step; all captions of a photo go together")
     encoder_learning_rate: float = Field(1e-4, gt=0, le=10, description="for the encoder's blocks that are trained")
@@ -75,6 +77,13 @@ class CaptioningConfig(TrainingConfig):
         if wanted and (others.data.get("image_at"), others.data.get("decoder")) != ("pre", "nic"):
             raise ValueError("only with image_at = pre, decoder = nic")
         return wanted
+
+    @field_validator("teacher")
+    @classmethod
+    def _teaches_likelihood(cls, teacher: str, others: ValidationInfo) -> str:
+        if teacher and others.data.get("loss") == "self-critical":
+            raise ValueError("none with loss = self-critical, which learns from scores")
+        return teacher
 
     @field_validator("finetune_from")
     @classmethod

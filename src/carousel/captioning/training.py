@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from carousel import __version__
@@ -39,10 +40,14 @@ class CaptioningTask:
         val: Pictures,
         file: Path,
         start_from: Captioner | None = None,
+        teacher: Captioner | None = None,
     ) -> None:
         self.config, self.encoder, self.train, self.val, self.file = config, encoder, train, val, file
+        self.teacher = teacher
+        if teacher:
+            self._check(teacher, start_from)
         sentences = [words for captions in train.captions for words in captions]
-        known = start_from.vocabulary if start_from else None
+        known = next((one.vocabulary for one in (start_from, teacher) if one), None)
         self.vocabulary = known or Vocabulary.build(sentences, config.min_count)
         if not any(word in self.vocabulary for words in sentences for word in words):
             raise DataError(
@@ -90,6 +95,18 @@ class CaptioningTask:
             self.decoder.standardise_by(self.look(self.train))
         self.decoder.load_state_dict({**self.decoder.state_dict(), **there})
 
+    def _check(self, teacher: Captioner, start_from: Captioner | None) -> None:
+        """Raise `ConfigError` unless it reads the same words and the same of a photo."""
+        there, here = teacher.config, self.config
+        for name in ("finetune_from", "predict_start"):
+            if getattr(there, name) != getattr(here, name):
+                raise ConfigError(
+                    f"teacher: another {name} (got {getattr(there, name)}); {getattr(here, name)}, this one's; the "
+                    "same for both"
+                )
+        if start_from and start_from.vocabulary.to_list() != teacher.vocabulary.to_list():
+            raise ConfigError("teacher: another vocabulary than that of the model to begin with; one's own")
+
     def summary(self) -> str:
         """What is trained on what, in a line."""
         weights = sum(p.numel() for group in self.parameter_groups() for p in group["params"])
@@ -124,14 +141,19 @@ class CaptioningTask:
 
     def loss(self, epoch: int, step: int) -> Loss:
         photos = self._photos(epoch, step)
-        seen = self.encoder.upper(self._maybe_mirrored(photos, epoch, step))
+        lower = self._maybe_mirrored(photos, epoch, step)
         if self.config.loss == "self-critical":
-            return self._self_critical(photos, seen, epoch, step)
-        return self._likelihood(photos, seen, epoch, step)
+            return self._self_critical(photos, self.encoder.upper(lower), epoch, step)
+        return self._likelihood(photos, lower, epoch, step)
 
-    def _likelihood(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
-        """Cross-entropy of the training captions, word by word."""
-        config = self.config
+    def _likelihood(self, photos: list[int], lower: Kept, epoch: int, step: int) -> Loss:
+        """Cross-entropy of the training captions, word by word; with a teacher t and its share a
+
+            L = -(1 - a) Σ log p(S_n) - a Σ_n Σ_w p_t(w) log p(w)      p, p_t: given the photo and S_1 .. S_{n-1}
+
+        Kim and Rush 2016, arXiv:1606.07947v4, section 3.1.
+        """
+        config, seen = self.config, self.encoder.upper(lower)
         captions = [caption for photo in photos for caption in self.encoded[photo]]
         counts = torch.tensor([len(self.encoded[photo]) for photo in photos])
         words, lengths, targets = teacher_forced(captions, config.max_length, config.predict_start)
@@ -143,9 +165,19 @@ class CaptioningTask:
         mean = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
         if config.decoder == "attend" and weights is not None:
             mean = mean + config.doubly_stochastic * doubly_stochastic(weights.float(), lengths)
+        if self.teacher:
+            taught = F.cross_entropy(logits, self._taught(self.teacher, lower, words, lengths, counts))
+            mean = torch.lerp(mean, taught, config.teacher_share)
         with torch.no_grad():
             plain = F.cross_entropy(logits, targets)
         return Loss(mean, plain.item() * len(targets), len(targets))
+
+    @torch.no_grad()
+    def _taught(self, teacher: Captioner, lower: Kept, words: Tensor, lengths: Tensor, counts: Tensor) -> Tensor:
+        """What the teacher would say next, (words, V): probabilities, the mean over its decoders."""
+        seen = teacher.encoder.upper(lower)
+        read = [member.read(seen, words, lengths, counts).logits for member in teacher.members]
+        return torch.stack([logits.float().softmax(1) for logits in read]).mean(0)
 
     def _self_critical(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
         """Policy gradient: sentences that score above the photo's others become likelier.

@@ -76,13 +76,15 @@ def learner(
         raise ConfigError("images: no photos are named (got captions alone); their folder; name it with --images")
     initial = Captioner.load(start_from) if start_from else None
     found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
-    encoder, grid = PhotoEncoder(config.finetune_from), config.decoder != "nic"
+    teacher = Captioner.load(config.teacher) if config.teacher else None
+    encoder = PhotoEncoder(config.finetune_from)
+    grid = any(one.decoder != "nic" for one in (config, *([teacher.config] if teacher else [])))
     seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live, grid=grid)
     held = load_pictures(found.part("val"), source.images, encoder, mirror=False, live=live, grid=grid)
     if config.finetune_from < ALL_FROZEN and initial is None:
         live.tell("the encoder learns from the start, and can drift before the decoder reads it; better train with it")
         live.tell("frozen first, then go on: carousel train ... --from FROZEN_MODEL --set finetune_from=...")
-    return Captioning(config, encoder, seen, held, file, initial)
+    return Captioning(config, encoder, seen, held, file, initial, teacher)
 
 
 def train(
