@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import tomllib
@@ -13,6 +14,8 @@ import pytest
 from coloured_photos import COLOURS, Data
 
 from carousel.captioning import Captioner, CaptioningConfig, Decoding
+from carousel.captioning.training import check_teacher
+from carousel.data.vocabulary import Vocabulary
 from carousel.errors import ConfigError, DataError, Interrupted, ModelFileError, PhotoError
 from carousel.tasks.captioning import caption, evaluate
 from carousel.training import Progress, RunFolder
@@ -212,3 +215,10 @@ def test_a_teacher_that_does_not_fit(
     assert not (tmp_path / "run" / "model.safetensors").exists()
     with pytest.raises(ModelFileError, match=r"nobody\.safetensors"):
         data.train(str(tmp_path / "run"), teacher=str(tmp_path / "nobody.safetensors"))
+
+
+def test_a_teacher_of_other_words(data: Data, trained: Captioner) -> None:
+    other = copy.copy(trained)
+    other.vocabulary = Vocabulary.build([["another", "word"]], 1)
+    with pytest.raises(ConfigError, match="teacher: another vocabulary than that of the model to begin with"):
+        check_teacher(other, trained.config, trained)

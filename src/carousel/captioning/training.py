@@ -44,8 +44,6 @@ class CaptioningTask:
     ) -> None:
         self.config, self.encoder, self.train, self.val, self.file = config, encoder, train, val, file
         self.teacher = teacher
-        if teacher:
-            self._check(teacher, start_from)
         sentences = [words for captions in train.captions for words in captions]
         known = next((one.vocabulary for one in (start_from, teacher) if one), None)
         self.vocabulary = known or Vocabulary.build(sentences, config.min_count)
@@ -94,18 +92,6 @@ class CaptioningTask:
         if looks_too:
             self.decoder.standardise_by(self.look(self.train))
         self.decoder.load_state_dict({**self.decoder.state_dict(), **there})
-
-    def _check(self, teacher: Captioner, start_from: Captioner | None) -> None:
-        """Raise `ConfigError` unless it reads the same words and the same of a photo."""
-        there, here = teacher.config, self.config
-        for name in ("finetune_from", "predict_start"):
-            if getattr(there, name) != getattr(here, name):
-                raise ConfigError(
-                    f"teacher: another {name} (got {getattr(there, name)}); {getattr(here, name)}, this one's; the "
-                    "same for both"
-                )
-        if start_from and start_from.vocabulary.to_list() != teacher.vocabulary.to_list():
-            raise ConfigError("teacher: another vocabulary than that of the model to begin with; one's own")
 
     def summary(self) -> str:
         """What is trained on what, in a line."""
@@ -247,3 +233,13 @@ class CaptioningTask:
     def save(self, scores: Mapping[str, float]) -> None:
         facts = {"validation": dict(scores), "carousel": __version__, "trained_on": len(self.train.files)}
         self.captioner.save(self.file, facts)
+
+
+def check_teacher(teacher: Captioner, config: CaptioningConfig, start_from: Captioner | None) -> None:
+    """Raise `ConfigError` unless it reads the same words, and the same of a photo, as what is to be trained."""
+    for name in ("finetune_from", "predict_start"):
+        here, there = getattr(config, name), getattr(teacher.config, name)
+        if here != there:
+            raise ConfigError(f"teacher: another {name} (got {there}); {here}, this one's; the same for both")
+    if start_from and start_from.vocabulary.to_list() != teacher.vocabulary.to_list():
+        raise ConfigError("teacher: another vocabulary than that of the model to begin with; one of the same captions")

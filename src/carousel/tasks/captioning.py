@@ -34,7 +34,7 @@ from carousel.captioning.gallery import Gallery
 from carousel.captioning.pictures import load_pictures, training_set
 from carousel.captioning.pipeline import Pipeline
 from carousel.captioning.schools import load_captioner
-from carousel.captioning.training import CaptioningTask
+from carousel.captioning.training import CaptioningTask, check_teacher
 from carousel.data.captions import Split, read_captions
 from carousel.errors import ConfigError, DataError
 from carousel.metrics import CaptionScores, CiderD, hallucinated_objects, normalise, reference_chair, score_captions
@@ -77,6 +77,8 @@ def learner(
     initial = Captioner.load(start_from) if start_from else None
     found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
     teacher = Captioner.load(config.teacher) if config.teacher else None
+    if teacher:
+        check_teacher(teacher, config, initial)  # before all photos are looked at
     encoder = PhotoEncoder(config.finetune_from)
     grid = any(one.decoder != "nic" for one in (config, *([teacher.config] if teacher else [])))
     seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live, grid=grid)
