@@ -169,14 +169,14 @@ def train_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> 
     """Train, unless that has been done."""
 
     def measure() -> dict[str, float]:
-        trained(study, variant, seed, live)
+        model_of(study, variant, seed, live)
         logs = [file.read_text().splitlines() for file in study.run(variant, seed).path.rglob("log.jsonl")]
         return {"minutes": sum(json.loads(lines[-1])["seconds"] for lines in logs if lines) / 60}  # by the clock
 
     kept(study.result(variant, seed, "training.json"), measure)
 
 
-def trained(study: Study, variant: Variant, seed: int, live: LiveProgress) -> Path:
+def model_of(study: Study, variant: Variant, seed: int, live: LiveProgress) -> Path:
     """The model: what is there, or trained now, or gone on with; the one it begins with likewise.
 
     Raises `ConfigError` where the folder has another's.
@@ -187,7 +187,7 @@ def trained(study: Study, variant: Variant, seed: int, live: LiveProgress) -> Pa
     if folder.report.exists():  # it is what training writes last
         return folder.model
     base = next((other for other in VARIANTS if other.name == variant.after), None)
-    start = trained(study, base, seed, live) if base else None
+    start = model_of(study, base, seed, live) if base else None
     resume = any(folder.path.rglob(folder.checkpoint.name))
     if not resume:
         shutil.rmtree(folder.path, ignore_errors=True)  # it had not come to anything
@@ -214,7 +214,7 @@ def caption_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -
     for beam in sorted({*study.beams, own}, key=lambda beam: (beam != own, beam)):
 
         def say(beam: int = beam) -> dict[str, str]:
-            model = load(trained(study, variant, seed, live))
+            model = load(model_of(study, variant, seed, live))
             found = evaluate(*study.source, model=model, decoding=Decoding(beam=beam), progress=live)
             return dict(sorted(found.captions.items()))
 
@@ -228,7 +228,7 @@ def time_one(study: Study, variant: Variant, seed: int, live: LiveProgress) -> N
     captions, images = study.source
 
     def measure() -> dict[str, Any]:
-        model = load(trained(study, variant, seed, live))
+        model = load(model_of(study, variant, seed, live))
         photos = read_captions(captions, photos=images).part("test")[: WARM_UP + study.timed]
         threads, times = torch.get_num_threads(), []
         torch.set_num_threads(1)
@@ -248,7 +248,7 @@ def retrieve_one(study: Study, variant: Variant, seed: int, live: LiveProgress) 
         return  # it has no probability of a sentence that it did not make
 
     def measure() -> dict[str, Any]:
-        model = load(trained(study, variant, seed, live))
+        model = load(model_of(study, variant, seed, live))
         captions, images = study.source
         photos = read_captions(captions, photos=images).part("test")[: study.retrieval_photos]
         grid = isinstance(model, Captioner) and model.config.decoder != "nic"

@@ -234,7 +234,7 @@ def test_a_run_with_other_settings_is_not_taken(study: Any, small: Any) -> None:
         study.check(config, {**_wanted(study, small), "image_at": "pre"})
     config.write_text(config.read_text().replace("seed = 0", "seed = 1"))
     with LiveProgress() as live, pytest.raises(ConfigError, match=r"seed \(got 1\); 0; another OUT, or remove this"):
-        study.trained(small, next(variant for variant in small.variants if variant.name == "par"), 0, live)
+        study.model_of(small, next(variant for variant in small.variants if variant.name == "par"), 0, live)
     config.write_text(config.read_text().replace("seed = 1", "seed = 0"))
 
 

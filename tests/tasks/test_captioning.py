@@ -213,6 +213,9 @@ def test_a_teacher_that_does_not_fit(
     with pytest.raises((ConfigError, ValueError), match=what):
         data.train(str(tmp_path / "run"), teacher=str(data.folder / "run" / "model.safetensors"), **options)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_teacher_that_is_not_there(data: Data, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"nobody\.safetensors"):
         data.train(str(tmp_path / "run"), teacher=str(tmp_path / "nobody.safetensors"))
 

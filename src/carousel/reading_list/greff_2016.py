@@ -145,6 +145,7 @@ EXPERIMENTS = [
             for name in VARIANTS
         ],
         draw=("learning rate", "nats a frame, test"),
+        log_x=True,
         data="the folder of JSB_Chorales.mat",
         digits=4,
         remarks=remarks,

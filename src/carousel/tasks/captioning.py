@@ -75,12 +75,12 @@ def learner(
     if source.images is None:
         raise ConfigError("images: no photos are named (got captions alone); their folder; name it with --images")
     initial = Captioner.load(start_from) if start_from else None
-    found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
     teacher = Captioner.load(config.teacher) if config.teacher else None
     if teacher:
-        check_teacher(teacher, config, initial)  # before all photos are looked at
+        check_teacher(teacher, config, initial)
+    found = training_set(source.path, source.images, lists=source.lists or None, seed=config.seed, tell=live.tell)
     encoder = PhotoEncoder(config.finetune_from)
-    grid = any(one.decoder != "nic" for one in (config, *([teacher.config] if teacher else [])))
+    grid = config.decoder != "nic" or (teacher is not None and teacher.config.decoder != "nic")
     seen = load_pictures(found.part("train"), source.images, encoder, mirror=config.flips, live=live, grid=grid)
     held = load_pictures(found.part("val"), source.images, encoder, mirror=False, live=live, grid=grid)
     if config.finetune_from < ALL_FROZEN and initial is None:
