@@ -64,7 +64,8 @@ class Variant:
     after: str = ""
 
 
-LOOKS, CRITICAL = {"decoder": "adaptive"}, {"loss": "self-critical", "learning_rate": 1e-4, "epochs": 2}
+LOOKS = {"image_at": "par", "decoder": "adaptive"}
+CRITICAL = {"loss": "self-critical", "learning_rate": 1e-4, "epochs": 2, "dropout": 0.5, "feature_dropout": 0.4}
 UPPER_BLOCKS = {"finetune_from": 9, "learning_rate": 5e-4, "encoder_learning_rate": 2e-4, "epochs": 1}
 PARTS_OF_IT = {"pooling": "pooled", "folds": 2, "precision": 0.08, "beam": 30, "candidates": 30}
 PARTS_OF_IT |= {"detector_epochs": 3, "language_epochs": 3, "similarity_epochs": 4}
@@ -77,30 +78,21 @@ VARIANTS = (
     Variant("pre-start", "`pre`, and the image step must predict `<start>`", {"predict_start": True}),
     Variant("attend", "soft attention over the 7 x 7 grid", {"decoder": "attend"}),
     Variant(
-        "adaptive",
-        "`pre` goes on with attention and a sentinel",
-        {**LOOKS, "learning_rate": 1e-3, "epochs": 3, "dropout": 0.5},
-        after="pre",
-    ),
-    Variant(
-        "adaptive-critical",
-        "and learns from its sentences",
-        {**LOOKS, **CRITICAL, "object_penalty": 0.1},
-        after="adaptive",
-    ),
-    Variant(
         "par-adaptive",
         "`par` goes on with attention and a sentinel",
-        {"image_at": "par", **LOOKS, "learning_rate": 1e-3, "epochs": 3, "dropout": 0.5},
+        {**LOOKS, "learning_rate": 1e-3, "epochs": 3, "dropout": 0.5},
         after="par",
     ),
     Variant(
         "par-tuned",
         "and the encoder's upper blocks learn",
-        {"image_at": "par", **LOOKS, **UPPER_BLOCKS, "dropout": 0.5, "feature_dropout": 0.3},
+        {**LOOKS, **UPPER_BLOCKS, "dropout": 0.5, "feature_dropout": 0.3},
         after="par-adaptive",
     ),
-    Variant("pre-critical", "`pre` goes on with its own sentences", {**CRITICAL, "object_penalty": 0.5}, after="pre"),
+    Variant(
+        "par-critical", "`par-adaptive` goes on with its own sentences", {**LOOKS, **CRITICAL}, after="par-adaptive"
+    ),
+    Variant("pre-critical", "`pre` goes on with its own sentences", CRITICAL, after="pre"),
     Variant("compose", "concepts, candidates, ranking, as trained", PARTS_OF_IT, task="compose"),
     Variant("similarity", "the similarity model, for retrieval alone", SMALL, task="similarity"),
 )

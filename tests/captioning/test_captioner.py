@@ -89,7 +89,7 @@ def test_a_file_from_before_there_was_a_choice_of_decoders(tmp_path: Path) -> No
     original = captioner()
     original.save(path)
     tensors, facts = read_model_file(path, "captioning")
-    new = ("decoder", "attention_size", "doubly_stochastic", "candidates", "object_penalty")
+    new = ("decoder", "attention_size", "doubly_stochastic", "candidates", "temperature", "object_penalty")
     facts["config"] = {name: value for name, value in facts["config"].items() if name not in new}
     write_model_file(path, tensors, facts)
     assert Captioner.load(path).caption(photos(), Decoding(n=2)) == original.caption(photos(), Decoding(n=2))
@@ -222,6 +222,13 @@ def test_drawing_for_training_leaves_the_decoder_in_training(frozen: Captioner) 
     for generator in (torch.Generator().manual_seed(0), None):
         drawn = frozen.candidates(features(2), 3, generator)
         assert [len(sentences) for sentences in drawn] == [3, 3] and frozen.members[0].training
+
+
+def test_what_is_drawn_for_training_at_hardly_any_temperature_is_the_likeliest_word_by_word(frozen: Captioner) -> None:
+    words = [sentence.words for [sentence] in frozen.candidates(features(3), 1)]
+    cold, warm = (frozen.candidates(features(3), 4, torch.Generator().manual_seed(0), heat) for heat in (1e-3, 1.0))
+    assert [[sentence.words for sentence in drawn] for drawn in cold] == [[best] * 4 for best in words]
+    assert [[sentence.words for sentence in drawn] for drawn in warm] != [[best] * 4 for best in words]
 
 
 @pytest.mark.parametrize(("text", "novel"), [("a red picture", False), ("a blue picture", True), ("", True)])

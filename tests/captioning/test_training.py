@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from coloured_photos import Data
 
 from carousel.captioning import Captioner, rows
 from carousel.data.vocabulary import START, STOP
-from carousel.training import epoch_order
+from carousel.training import epoch_order, generator
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,26 @@ def test_self_critical_gradients_favour_what_scores(data: Data, predict_start: b
     [red] = task.vocabulary.encode(["red"])
     moved = task.decoder.output.bias - before
     assert moved.argmax() == red and moved[red] > 0
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_sentences_are_scored_by_the_probabilities_they_were_drawn_with(data: Data, temperature: float) -> None:
+    task = data.task(loss="self-critical", samples=3, batch_photos=2, temperature=temperature, flips=False)
+    photos = epoch_order(8, 0, 0)[:2]
+    seen = rows(task.train.lower, photos)
+    drawn = task.captioner.candidates(seen, 3, generator(0, "samples", 0, 0), temperature)
+    total, words = 0.0, 0
+    for place, sentences in enumerate(drawn):
+        texts, ended = [task.vocabulary.decode(s.words) for s in sentences], [s.finished for s in sentences]
+        rewards = task.reward.scores(texts, ended, [photos[place]] * 3)
+        for sentence, better in zip(sentences, 1.5 * (rewards - rewards.mean()), strict=True):
+            state = task.decoder.start(rows(seen, [place]))
+            written = [START, *sentence.words, STOP][: task.config.max_length + 2]  # without the stop where cut
+            for last, following in pairwise(written):
+                logits, state = task.decoder.step(torch.tensor([last]), state)
+                total -= better * (logits / temperature).log_softmax(1)[0, following].item()
+                words += 1
+    assert task.loss(0, 0).mean.item() == pytest.approx(total / words, rel=1e-4)
 
 
 def test_mirrored_photos_are_half_and_of_their_own_photo(data: Data) -> None:

@@ -136,7 +136,9 @@ class Captioner(FromPhotos):
         what = "where it looked for each word"
         return [[Maps(what, one.words, one.places, share)] for one, share in zip(found, shares, strict=True)]
 
-    def candidates(self, seen: Seen, n: int, generator: torch.Generator | None = None) -> list[list[Sentence]]:
+    def candidates(
+        self, seen: Seen, n: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> list[list[Sentence]]:
         """`n` sentences for each photo seen, without dropout: a beam's, or drawn at random where by a generator."""
         limit = self.config.max_length + 1  # words and the stop
         with torch.no_grad():
@@ -147,7 +149,7 @@ class Captioner(FromPhotos):
             if generator is None:
                 found = beam_search(step, state, width=n, n_best=n, **common)
             else:
-                found = sample(step, state, n=n, generator=generator, **common)
+                found = sample(step, state, n=n, temperature=temperature, generator=generator, **common)
             for member, was in zip(self.members, training, strict=True):
                 member.train(was)
         return found

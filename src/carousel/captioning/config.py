@@ -50,7 +50,8 @@ class CaptioningConfig(TrainingConfig):
         "likelihood", description="self-critical: the CIDEr-D of sampled captions, to go on from a trained model"
     )
     samples: int = Field(5, ge=2, le=100, description="captions of each photo that are scored when it is self-critical")
-    candidates: Literal["beam", "samples"] = Field("beam", description="these captions: a beam's, or drawn at random")
+    candidates: Literal["beam", "samples"] = Field("samples", description="these captions: drawn, or those of a beam")
+    temperature: float = Field(0.5, gt=0, le=10, description="what logits are divided by where they are drawn")
     object_penalty: float = Field(0.0, ge=0, le=10, description="reward lost by an object that no caption names")
     teacher: str = Field("", description="a captioner's file, such as an ensemble's: its probabilities are learned too")
     teacher_share: float = Field(0.5, ge=0, le=1, description="of the loss that the teacher's probabilities have")

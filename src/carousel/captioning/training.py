@@ -168,16 +168,19 @@ class CaptioningTask:
     def _self_critical(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
         """Policy gradient: sentences that score above the photo's others become likelier.
 
-            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_1..n a beam's, or S_k ~ p( . | I)
+            L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I), or S_1..n a beam's
 
         Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1; the sentences
-        of a beam as of Cornia et al. 2020, arXiv:1912.08226v2, section 3.3. They are found without dropout and scored
-        with it.
+        of a beam as of Cornia et al. 2020, arXiv:1912.08226v2, section 3.3. Where they are drawn, p is the softmax of
+        the logits over `temperature`, in the draw and in L. They are found without dropout and scored with it.
         """
+        drawn = self.config.candidates == "samples"
+        temperature = self.config.temperature if drawn else 1.0
         found = self.captioner.candidates(
             rows(seen, slice(None)),
             self.config.samples,
-            None if self.config.candidates == "beam" else generator(self.config.seed, "samples", epoch, step),
+            generator(self.config.seed, "samples", epoch, step) if drawn else None,
+            temperature,
         )
         counts = torch.tensor([len(group) for group in found])
         sentences = [sentence for group in found for sentence in group]
@@ -186,7 +189,7 @@ class CaptioningTask:
         rewards = torch.tensor(scores, dtype=torch.float32)
         captions = [list(sentence.words) for sentence in sentences]
         words, lengths, targets = teacher_forced(captions, self.config.max_length, self.config.predict_start)
-        logits = self.decoder(seen, words, lengths, counts).float()
+        logits = self.decoder(seen, words, lengths, counts).float() / temperature
         logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
         mean = -(logprobs * advantages(rewards, counts).repeat_interleave(lengths)).sum() / len(logprobs)
         return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
