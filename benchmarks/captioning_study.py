@@ -65,7 +65,8 @@ class Variant:
 
 
 LOOKS = {"image_at": "par", "decoder": "adaptive"}
-CRITICAL = {"loss": "self-critical", "learning_rate": 1e-4, "epochs": 2, "dropout": 0.5, "feature_dropout": 0.4}
+CRITICAL = {"loss": "self-critical", "learning_rate": 2e-4, "epochs": 4, "patience": 1}
+CRITICAL |= {"dropout": 0.5, "feature_dropout": 0.4}
 UPPER_BLOCKS = {"finetune_from": 9, "learning_rate": 5e-4, "encoder_learning_rate": 2e-4, "epochs": 1}
 PARTS_OF_IT = {"pooling": "pooled", "folds": 2, "precision": 0.08, "beam": 30, "candidates": 30}
 PARTS_OF_IT |= {"detector_epochs": 3, "language_epochs": 3, "similarity_epochs": 4}
