@@ -83,6 +83,16 @@ def test_it_comes_back_from_its_file(tmp_path: Path, options: dict[str, Any]) ->
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_eight_bits_take_less_room_and_give_nearly_the_same_weights(tmp_path: Path) -> None:
+    original = captioner(decoder="adaptive", image_at="par", hidden_size=320, embedding_size=320)
+    original.save(tmp_path / "half")
+    original.save(tmp_path / "small", eight_bits=True)
+    assert (tmp_path / "small").stat().st_size < 0.6 * (tmp_path / "half").stat().st_size
+    before, after = (one.members[0].state_dict() for one in (original, Captioner.load(tmp_path / "small")))
+    errors = [float((after[name] - w).abs().max() / w.abs().max()) for name, w in before.items() if w.any()]
+    assert 0 < max(errors) < 0.5 / 127 + 1e-3  # half a step of a row's scale, and half precision
+
+
 def test_a_file_from_before_there_was_a_choice_of_decoders(tmp_path: Path) -> None:
     """Version 0.1's files name no decoder."""
     path = tmp_path / "model.safetensors"

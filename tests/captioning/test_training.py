@@ -103,6 +103,20 @@ def test_sentences_are_scored_by_the_probabilities_they_were_drawn_with(data: Da
     assert task.loss(0, 0).mean.item() == pytest.approx(total / words, rel=1e-4)
 
 
+def test_the_likelihood_has_its_share_of_a_self_critical_loss(data: Data) -> None:
+    means = [
+        data.task(**given, batch_photos=2, flips=False, dropout=0.0).loss(0, 0).mean.item()
+        for given in (
+            {"loss": "self-critical"},
+            {"loss": "likelihood"},
+            {"loss": "self-critical", "likelihood_share": 0.25},
+        )
+    ]
+    critical, likelihood, both = means
+    assert both == pytest.approx(0.75 * critical + 0.25 * likelihood, rel=1e-5)
+    assert both != pytest.approx(critical, rel=1e-2)
+
+
 def test_mirrored_photos_are_half_and_of_their_own_photo(data: Data) -> None:
     task = data.task()
     assert task.train.mirrored is not None

@@ -17,6 +17,7 @@ from carousel.captioning.config import CaptioningConfig, DecoderName
 from carousel.captioning.decoder import Decoder, teacher_forced
 from carousel.captioning.judge import Judge, Verdict
 from carousel.captioning.nic import NIC
+from carousel.captioning.packing import packed, unpacked
 from carousel.captioning.photo_encoder import FoldedEncoder, Looked, PhotoEncoder, Seen, pooled, rows
 from carousel.data.vocabulary import PAD, START, STOP, UNKNOWN, Vocabulary
 from carousel.decoding import Sentence, Step, beam_search, ensemble, sample
@@ -195,14 +196,15 @@ class Captioner(FromPhotos):
         novel = sentence_hash(text) not in self._known
         return Caption(text, sentence.logprob, novel, list(zip(words, probabilities, strict=True)))
 
-    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the one file that `load` reads; weights in half precision."""
+    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None, *, eight_bits: bool = False) -> None:
+        """Write the one file that `load` reads; weights in half precision, decoders' large matrices in `eight_bits`."""
         tensors = {f"encoder.{name}": t.half() for name, t in self.encoder.trained_state().items()}
         for i, member in enumerate(self.members):
             state = member.state_dict()
             if self.config.tied:
                 del state["output.weight"]
-            tensors |= {f"decoder.{i}.{name}": t.half() for name, t in state.items()}
+            smaller = packed(state) if eight_bits else {name: t.half() for name, t in state.items()}
+            tensors |= {f"decoder.{i}.{name}": t for name, t in smaller.items()}
         tensors["training_hashes"] = self.training_hashes
         judging = {}
         if self.judge is not None:
@@ -235,7 +237,7 @@ class Captioner(FromPhotos):
             for i in range(facts.pop("members")):
                 member = decoder(config, encoder, len(vocabulary))
                 prefix = f"decoder.{i}."
-                state = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
+                state = unpacked({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
                 if config.tied:
                     state["output.weight"] = state["embedding.weight"]
                 member.load_state_dict(state)

@@ -53,6 +53,7 @@ class CaptioningConfig(TrainingConfig):
     candidates: Literal["beam", "samples"] = Field("samples", description="these captions: drawn, or those of a beam")
     temperature: float = Field(0.5, gt=0, le=10, description="what logits are divided by where they are drawn")
     object_penalty: float = Field(0.0, ge=0, le=10, description="reward lost by an object that no caption names")
+    likelihood_share: float = Field(0.0, ge=0, le=1, description="of a self-critical loss that the likelihood has")
     teacher: str = Field("", description="a captioner's file, such as an ensemble's: its probabilities are learned too")
     teacher_share: float = Field(0.5, ge=0, le=1, description="of the loss that the teacher's probabilities have")
     epochs: int = Field(9, ge=1, le=10_000, description="at most so many times through the photos")

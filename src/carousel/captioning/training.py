@@ -129,7 +129,7 @@ class CaptioningTask:
         photos = self._photos(epoch, step)
         lower = self._maybe_mirrored(photos, epoch, step)
         if self.config.loss == "self-critical":
-            return self._self_critical(photos, self.encoder.upper(lower), epoch, step)
+            return self._self_critical(photos, lower, epoch, step)
         return self._likelihood(photos, lower, epoch, step)
 
     def _likelihood(self, photos: list[int], lower: Kept, epoch: int, step: int) -> Loss:
@@ -165,15 +165,17 @@ class CaptioningTask:
         read = [member.read(seen, words, lengths, counts).logits for member in teacher.members]
         return torch.stack([logits.float().softmax(1) for logits in read]).mean(0)
 
-    def _self_critical(self, photos: list[int], seen: Seen, epoch: int, step: int) -> Loss:
+    def _self_critical(self, photos: list[int], lower: Kept, epoch: int, step: int) -> Loss:
         """Policy gradient: sentences that score above the photo's others become likelier.
 
             L = - Σ_k (r_k - mean of r_j over j ≠ k) log p(S_k | I) / words,    S_k ~ p( . | I), or S_1..n a beam's
 
         Rennie et al. 2017, arXiv:1612.00563v2, eq. 8, with the baseline of Luo 2020, arXiv:2003.09971v1; the sentences
         of a beam as of Cornia et al. 2020, arXiv:1912.08226v2, section 3.3. Where they are drawn, p is the softmax of
-        the logits over `temperature`, in the draw and in L. They are found without dropout and scored with it.
+        the logits over `temperature`, in the draw and in L. They are found without dropout and scored with it. With a
+        share a of the likelihood, (1 - a) L and a times the loss of `_likelihood`.
         """
+        seen = self.encoder.upper(lower)
         drawn = self.config.candidates == "samples"
         temperature = self.config.temperature if drawn else 1.0
         found = self.captioner.candidates(
@@ -192,6 +194,8 @@ class CaptioningTask:
         logits = self.decoder(seen, words, lengths, counts).float() / temperature
         logprobs = -F.cross_entropy(logits, targets, reduction="none")[targets != START]  # <start> was not drawn
         mean = -(logprobs * advantages(rewards, counts).repeat_interleave(lengths)).sum() / len(logprobs)
+        if share := self.config.likelihood_share:
+            mean = torch.lerp(mean, self._likelihood(photos, lower, epoch, step).mean, share)
         return Loss(mean, -float(rewards.mean()) * len(logprobs), len(logprobs))
 
     @cached_property
